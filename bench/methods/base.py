@@ -1,0 +1,83 @@
+"""What a method is: how a backbone gets its weights. Subclass :class:`PretextTask`, and the method exists.
+
+The file's name is the method's key. ``title``, ``citation``, ``version``, ``role``, ``needs`` and ``recipe``
+are literals: lists, plans and tables read them without importing the module.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from bench import registry
+from bench.backbones.base import Backbone, build
+from bench.errors import did_you_mean
+from bench.training.device import derive
+from bench.training.recipe import SGD, Adam, Constant, Cosine, MultiStep, Poly, Recipe, Table
+from bench.training.task import Batch, Loss, Step, Task
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Backbone",
+    "Batch",
+    "Constant",
+    "Cosine",
+    "Loss",
+    "MultiStep",
+    "Poly",
+    "PretextTask",
+    "Recipe",
+    "Step",
+    "Table",
+]
+
+
+class PretextTask(Task):
+    """A way to give a backbone its weights.
+
+    The hooks run in this order: ``__init__`` and ``setup`` (in every process; same seed, same weights),
+    ``prepare`` (once, before the first update), then for each epoch ``on_epoch_start``, ``order``, ``view``
+    (workers), ``losses`` (device); last ``export``. A method without training (the baselines) states
+    ``recipe = None`` and works in ``prepare``.
+    """
+
+    title: str
+    """As tables print it: "Rotation"."""
+    citation: str
+    """A key of ``tables/references.bib``."""
+    version: int
+    """Bumped whenever a change can move a number."""
+    role: str = "pretext"
+    """``pretext``, ``baseline``, or ``reference`` (labels were used: shown, never ranked)."""
+    needs: set[str] = {"image"}
+    """Of {"image", "label", "clip"}."""
+    recipe: Recipe | None
+    """The paper's optimiser, schedule, batch and epochs; None: nothing is trained."""
+    chance: float | None = None
+    """What guessing scores on the pretext metric, where that is a constant."""
+
+    def __init__(self, backbone: Backbone, **options: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def export(self) -> Backbone:
+        """The backbone that is measured (Split-Brain merges its halves here)."""
+        return self.backbone
+
+
+def make(method: str, backbone: str, options: dict[str, Any], *, seed: int) -> PretextTask:
+    """The task of that method on a fresh backbone, all weights drawn from the seed.
+
+    Raises:
+        BenchError: unknown method, backbone or option.
+    """
+    cls = registry.entry("methods", method).load()
+    known = list(inspect.signature(cls).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise did_you_mean(f"option of {method}", name, known)
+    torch.manual_seed(derive(seed, "weights"))
+    return cls(build(backbone), **options)

@@ -1,0 +1,239 @@
+"""A run's folder: its spec, who owns it now, its log, its checkpoint, and whether it is done. Imports no torch.
+
+``spec.json`` is written once. Each execution takes the next ``attempt-N.json`` with O_EXCL; only the newest
+attempt may write, so a second live copy of a job fences off the first. Done means the final files exist.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import __version__
+from bench.errors import BenchError
+from bench.files import read_json, write_json, writing_failed
+from bench.identity import Spec, run_id
+
+FINAL = {"pretrain": ("backbone.safetensors", "card.json"), "evaluate": ("evidence.npz", "result.json")}
+SCRATCH = ("checkpoint.pt",)
+
+
+class Fenced(BenchError):
+    """A newer attempt owns the run: this one must stop without writing."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<runs>/<run id>/``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs: Path, spec: Spec) -> RunFolder:
+        """The folder of that spec; same spec, same folder. Safe to call again."""
+        folder = cls(runs / run_id(spec))
+        if not (folder.path / "spec.json").is_file():
+            write_json(folder.path / "spec.json", spec)
+        return folder
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def spec(self) -> Spec:
+        """Raises BenchError: there is no such run, or its spec is not the one its name promises."""
+        spec = read_json(self.path / "spec.json")
+        try:
+            promised = run_id(spec)
+        except (KeyError, TypeError) as error:
+            raise BenchError("the spec lacks a field", where=self.path / "spec.json") from error
+        if promised != self.id:
+            raise BenchError(
+                f"the spec hashes to {promised}", where=self.path, mend="it was edited or moved: delete the folder"
+            )
+        return spec
+
+    def done(self) -> bool:
+        return all((self.path / name).is_file() for name in FINAL[self.id.split("-", 1)[0]])
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Every attempt so far, oldest first; a torn file counts as lost."""
+        found = []
+        for number in sorted(self._numbers()):
+            try:
+                found.append(json.loads(self._attempt(number).read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                found.append({"attempt": number, "state": "LOST", "reason": "its record is unreadable"})
+        return found
+
+    def state(self) -> tuple[str, str]:
+        """(state, reason), from what is on disk: one of the design's states of a run."""
+        if self.done():
+            return "DONE", ""
+        attempts = self.attempts()
+        if not attempts or (self.path / "queue.json").is_file():
+            return ("QUEUED", "") if self._queued() else ("PENDING", "")
+        last = attempts[-1]
+        if last["state"] == "RUNNING" and not alive(last):
+            return "LOST", f"process {last.get('pid')} on {last.get('host')} is gone; run it again to go on"
+        return last["state"], last.get("reason", "")
+
+    def take(self, launcher: str) -> Attempt:
+        """Become the owner.
+
+        Raises:
+            BenchError: another live process on this machine owns the run, or the folder cannot be written.
+        """
+        attempts = self.attempts()
+        if attempts and attempts[-1]["state"] == "RUNNING" and alive(attempts[-1]):
+            raise BenchError(
+                f"run {self.id} is being executed by process {attempts[-1]['pid']}",
+                mend=f"watch it with `bench logs {self.id} -f`, or stop it with `bench cancel {self.id}`",
+            )
+        while True:
+            number = max(self._numbers(), default=0) + 1
+            record = {
+                "attempt": number,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "process_start": process_start(os.getpid()),
+                "started": now(),
+                "launcher": launcher,
+                "bench": __version__,
+                "state": "RUNNING",
+                "reason": "",
+            }
+            try:
+                handle = os.open(self._attempt(number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise writing_failed(self._attempt(number), error) from error
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(record, file)
+            except OSError as error:
+                self._attempt(number).unlink(missing_ok=True)
+                raise writing_failed(self._attempt(number), error) from error
+            (self.path / "queue.json").unlink(missing_ok=True)
+            return Attempt(self, number, record)
+
+    def queue(self, launcher: str, job: str) -> None:
+        """Record that a job will execute the run; ``take`` removes the record."""
+        write_json(self.path / "queue.json", {"launcher": launcher, "job": job, "queued": now()})
+
+    def _queued(self) -> bool:
+        """Whether a job that is still there will execute the run."""
+        try:
+            record = json.loads((self.path / "queue.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return record["launcher"] != "local" or process_start(int(record["job"])) is not None
+
+    def cancel(self) -> None:
+        """Ask whoever executes the run to save and stop, and whoever would to leave it."""
+        write_json(self.path / "cancel.json", {"asked": now()})
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked for that."""
+        return (self.path / "cancel.json").is_file()
+
+    def resume(self) -> None:
+        """Take back ``cancel``: the run may be executed again."""
+        (self.path / "cancel.json").unlink(missing_ok=True)
+
+    def note(self, text: str) -> None:
+        """Append to ``out.log``, for people."""
+        with (self.path / "out.log").open("a", encoding="utf-8") as file:
+            file.write(text.rstrip("\n") + "\n")
+
+    def log(self) -> list[dict[str, Any]]:
+        """The records of ``log.jsonl``; a torn last line is left out."""
+        try:
+            lines = (self.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def _attempt(self, number: int) -> Path:
+        return self.path / f"attempt-{number}.json"
+
+    def _numbers(self) -> list[int]:
+        names = (file.stem.removeprefix("attempt-") for file in self.path.glob("attempt-*.json"))
+        return [int(name) for name in names if name.isdigit()]
+
+
+@dataclass
+class Attempt:
+    """One execution of a run, for as long as no newer one exists."""
+
+    folder: RunFolder
+    number: int
+    record: dict[str, Any]
+
+    def guard(self) -> None:
+        """Raises Fenced: a newer attempt exists. Call before every write that counts."""
+        if max(self.folder._numbers(), default=0) != self.number:
+            raise Fenced(f"attempt {self.number} of {self.folder.id} was superseded", mend="nothing: a newer one runs")
+
+    def end(self, state: str, reason: str = "") -> None:
+        """Record how the attempt ended; one line of reason."""
+        self.record |= {"state": state, "reason": reason, "ended": now()}
+        write_json(self.folder._attempt(self.number), self.record)
+
+    def truncate_log(self, update: int) -> None:
+        """Drop the log's records after ``update``: a resumed run writes them again."""
+        kept = [record for record in self.folder.log() if record["update"] <= update]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        (self.folder.path / "log.jsonl").write_text(text, encoding="utf-8")
+
+    def write_log(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        path = self.folder.path / "log.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise writing_failed(path, error) from error
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for name in SCRATCH:
+            (self.folder.path / name).unlink(missing_ok=True)
+
+
+def alive(record: dict[str, Any]) -> bool:
+    """Whether the attempt's process lives; on another host it is taken to (only a launcher can tell)."""
+    if record.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(record["pid"]), 0)
+    except (KeyError, ValueError):
+        return False
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return process_start(int(record["pid"])) == record.get("process_start")
+
+
+def process_start(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks (None where /proc is not there): tells a reused pid apart."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

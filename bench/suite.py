@@ -1,0 +1,154 @@
+"""A suite: the scale at which a table is computed. Read strictly from ``bench/suites/*.toml``.
+
+A suite binds a backbone, a data set for each role, budgets and seeds. It scales the budget of a method, never
+its idea; what it changes of a protocol enters the protocol's digest.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import BenchError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+_FOLDER = Path(__file__).parent / "suites"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values are never coerced across kinds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Role(Strict):
+    """The data set that plays a role (``pretrain``, ``imagenet``, ``voc07``, ...), and its splits."""
+
+    dataset: str
+    train: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    """For generated data sets: side, classes."""
+    train_options: dict[str, Any] = {}
+    test_options: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON; part of identities."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def name(self) -> str:
+        """``tiny-imagenet-50/train+unlabelled``: what results call the pretraining data."""
+        size = self.train_options.get("size")
+        return f"{self.dataset}/{'+'.join(self.train)}" + (f"[{size}]" if size else "")
+
+
+class Budget(Strict):
+    """How much a method trains at this suite. What is None is the recipe's own."""
+
+    epochs: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1)
+    lr: float = Field(1.0, gt=0)
+    """Multiplies the recipe's learning rates."""
+
+
+class MethodSettings(Budget):
+    """Budget and options of one method at this suite."""
+
+    options: dict[str, Any] = {}
+
+
+class Suite(Strict):
+    """One file of ``bench/suites``."""
+
+    name: str
+    title: str
+    description: str
+    paper: bool = False
+    """At the papers' own scale: published and measured numbers may stand side by side."""
+    backbone: str
+    gpu_hours_per_epoch: float = 0.0
+    """What an epoch of the training images costs, for ``--dry-run``; 0 where no GPU is needed."""
+    seeds: tuple[int, ...] = (0,)
+    roles: dict[str, Role]
+    pretrain: Budget = Budget()
+    methods: dict[str, MethodSettings] = {}
+    protocols: dict[str, dict[str, Any]] = {}
+    """Overrides of each protocol's ``standard`` variant."""
+
+    def role(self, name: str) -> Role:
+        """Raises BenchError: the suite binds no data set to that role."""
+        if name not in self.roles:
+            raise BenchError(
+                f"suite {self.name!r} binds no data set to the role {name!r}",
+                where=_FOLDER / f"{self.name}.toml",
+                mend=f"add [roles.{name}] with dataset, train and test",
+            )
+        return self.roles[name]
+
+    def budget(self, method: str) -> Budget:
+        """The method's own settings over the suite's."""
+        own = self.methods.get(method, MethodSettings())
+        return Budget(
+            epochs=own.epochs if own.epochs is not None else self.pretrain.epochs,
+            batch=own.batch if own.batch is not None else self.pretrain.batch,
+            lr=own.lr * self.pretrain.lr,
+        )
+
+    def options(self, method: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The method's options at this suite, the row's own on top."""
+        return {**self.methods.get(method, MethodSettings()).options, **(options or {})}
+
+
+def names() -> list[str]:
+    """The suites that there are."""
+    return sorted(file.stem for file in _FOLDER.glob("*.toml"))
+
+
+@cache
+def load(name: str) -> Suite:
+    """The suite of that name, or at that path (``./my.toml``).
+
+    Raises:
+        BenchError: unknown, unreadable, or with a key or value that is not understood.
+    """
+    file = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not file.is_file():
+        if name.endswith(".toml"):
+            raise BenchError("no such suite file", where=file)
+        raise did_you_mean("suite", name, names())
+    return parse(file.stem, read_toml(file), file)
+
+
+def parse(name: str, data: dict[str, Any], where: Path | str) -> Suite:
+    """A suite from parsed TOML."""
+    return validate(Suite, {"name": name, **data}, where)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Raises BenchError: unreadable or not TOML (with the line)."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BenchError(f"cannot read TOML: {error}", where=file) from error
+
+
+def validate(model: type[M], data: Any, where: Path | str) -> M:
+    """Pydantic validation whose first failure is one clear line.
+
+    Raises:
+        BenchError: naming the key, what is wrong with it, and the file.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or model.__name__
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise BenchError(f"unknown key {key!r}{more}", where=where, mend="remove it or mend its spelling") from error
+        raise BenchError(f"{key}: {first['msg']}{more}", where=where) from error

@@ -1,0 +1,72 @@
+"""Where training runs: one Lightning Fabric, made the same way on a laptop, under torchrun and under srun."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+
+def fabric() -> Fabric:
+    """The processes and the device of this run, launched.
+
+    One process on the GPU if there is one, else on the CPU; under torchrun, one process a local rank. Mixed
+    precision is bf16 where the GPU has it; never on a CPU, where it is slower. Kernels are deterministic.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.set_float32_matmul_precision("high")
+    made = Fabric(
+        accelerator="cuda" if gpu else "cpu",
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
+    )
+    made.launch()
+    return made
+
+
+def derive(seed: int, *parts: Any) -> int:
+    """A seed in [0, 2^63) that is a pure function of its arguments."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
+    """Mean gradients over all processes, in one flat reduction.
+
+    The loop reduces once an optimiser step rather than through hooks on ``forward``: a task may hold several
+    optimisers, yield its losses one by one, and accumulate micro-batches.
+    """
+    if fabric.world_size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = _flatten_dense_tensors(gradients)
+    mean = fabric.all_reduce(flat, reduce_op="mean")
+    for gradient, reduced in zip(gradients, _unflatten_dense_tensors(mean, gradients), strict=True):
+        gradient.copy_(reduced)
+
+
+def total(fabric: Fabric, value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    return value if fabric.world_size == 1 else fabric.all_reduce(value, reduce_op="sum")
+
+
+def describe(fabric: Fabric) -> dict[str, Any]:
+    """Hardware and precision, for provenance."""
+    gpu = fabric.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(fabric.device) if gpu else "cpu",
+        "precision": str(fabric._precision.precision),
+        "world_size": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }

@@ -1,0 +1,65 @@
+"""Builds torch optimisers from the words of a recipe, and one of our own: SGD at several rates at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from bench.training.recipe import SGD, Adam
+from bench.training.recipe import Optimiser as Spec
+
+
+def build(spec: Spec, parameters: Iterable[Parameter]) -> Optimizer:
+    """The torch optimiser that a recipe's words mean."""
+    parameters = list(parameters)
+    match spec:
+        case SGD():
+            return torch.optim.SGD(
+                parameters,
+                lr=spec.lr,
+                momentum=spec.momentum,
+                weight_decay=spec.weight_decay,
+                nesterov=spec.nesterov and spec.momentum > 0,
+            )
+        case Adam():
+            return torch.optim.AdamW(parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
+
+
+def rate(spec: Spec, done: float) -> float:
+    """The learning rate when the fraction ``done`` of training is done."""
+    warm = min(1.0, done / spec.warmup) if spec.warmup else 1.0
+    return spec.lr * warm * spec.schedule.factor(done)
+
+
+class SweepSGD(Optimizer):
+    """SGD with momentum for parameters whose first axis is a sweep of learning rates: (L, ...).
+
+    Row l of each parameter is trained at ``lr * multipliers[l]``, exactly as torch's SGD would train it alone.
+    """
+
+    def __init__(
+        self, parameters: Iterable[Parameter], lr: float, multipliers: Tensor, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.multipliers = multipliers
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One Nesterov update of every row."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                rates = (group["lr"] * self.multipliers.to(parameter.device)).view(-1, *[1] * (parameter.dim() - 1))
+                gradient = parameter.grad.add_(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = gradient.clone()
+                else:
+                    state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+                gradient.add_(state["momentum_buffer"], alpha=group["momentum"])
+                parameter.addcmul_(gradient, rates.expand_as(gradient), value=-1)

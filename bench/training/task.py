@@ -1,0 +1,112 @@
+"""What the loop trains: a :class:`Task`. Pretext tasks and probes are tasks, so there is one loop, one resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.training import optim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+    from bench.data.base import Dataset, Sample
+    from bench.training.recipe import Optimiser
+
+
+@dataclass
+class Batch:
+    """What ``losses`` receives: the collated views of a batch, on the device."""
+
+    views: Any
+    """Whatever ``view`` returned, collated: a tensor (B, ...), or a tuple or dict of such."""
+    index: Tensor
+    """int64 (B,): positions in the data set."""
+    label: Tensor
+    """int64 (B,): -1 where unlabelled."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            if isinstance(value, dict):
+                return {key: move(v) for key, v in value.items()}
+            if isinstance(value, list | tuple):
+                return tuple(move(v) for v in value)
+            return value
+
+        return Batch(move(self.views), move(self.index), move(self.label))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands: ``update`` of ``updates`` in all, in ``epoch`` (all counted from 0)."""
+
+    epoch: int
+    update: int
+    updates: int
+
+    @property
+    def done(self) -> float:
+        """The fraction of training that is done, in [0, 1)."""
+        return self.update / self.updates
+
+
+@dataclass
+class Loss:
+    """A scalar to minimise, and scalars to watch (means over the batch)."""
+
+    total: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Task(nn.Module):
+    """Everything the loop asks of what it trains. Randomness comes only from the generators it is handed."""
+
+    def setup(self, dataset: Dataset) -> None:
+        """First of all, in every process and after every restart: modules and buffers whose shape depends on the
+        data (a classifier over its classes, a target for each image). Weights come from torch's seeded global
+        generator; a restart then loads the checkpoint over them."""
+
+    def prepare(self, dataset: Dataset, generator: torch.Generator) -> None:
+        """Once, before the first update, and never after a restart: priors, targets, data-dependent
+        initialisation; kept in parameters and buffers, so checkpointed. ``generator`` is on the CPU."""
+
+    def view(self, sample: Sample, generator: np.random.Generator) -> Any:
+        """In a loader's worker: one sample -> tensors to collate. The generator is a pure function of
+        (seed, epoch, sample index). Keep per-image Python work to decode and crop; leave pixels uint8."""
+        raise NotImplementedError
+
+    def parameters_of(self) -> dict[str, Iterable[Parameter]]:
+        """The parameters of each optimiser, by the names of the recipe."""
+        return {"main": [p for p in self.parameters() if p.requires_grad]}
+
+    def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
+        """The optimiser of that name; overridden by probes, which sweep rates."""
+        return optim.build(spec, parameters)
+
+    def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
+        """(optimiser name, loss), one an optimiser step, in order; most tasks yield one.
+
+        Code after a ``yield`` runs when that optimiser has stepped. The generator (on the device) and torch's
+        global ones are reseeded from (seed, update, rank) before each update.
+        """
+        raise NotImplementedError
+
+    def order(self, epoch: int, size: int, generator: torch.Generator) -> Tensor:
+        """int64: the sample indices of an epoch, in order; a permutation unless overridden."""
+        return torch.randperm(size, generator=generator)
+
+    def on_epoch_start(self, epoch: int, embed: Callable[..., Tensor]) -> None:
+        """Before each epoch: re-assign targets, say. ``embed(function, view=None)`` passes the data set through
+        ``function(batch) -> (B, D)`` without gradients and returns (N, D) in data-set order."""
