@@ -1,0 +1,165 @@
+"""The schema of a result, the store on disk, and everything in it as one tidy DataFrame. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bench.errors import BenchError
+from bench.files import canonical
+from bench.paths import declared
+from bench.suite import Strict, validate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+COLUMNS = [
+    "suite",
+    "method",
+    "options",
+    "backbone",
+    "pretraining_data",
+    "seed",
+    "protocol",
+    "variant",
+    "protocol_version",
+    "protocol_digest",
+    "column",
+    "value",
+    "low",
+    "high",
+    "n",
+    "chance",
+    "unit",
+    "method_version",
+    "backbone_version",
+    "pretraining_digest",
+    "data_digest",
+    "weights_sha256",
+    "command",
+    "path",
+    "source",
+]
+
+
+class Number(Strict):
+    """One number with its interval, how many examples it stands on, and what chance gives."""
+
+    value: float
+    low: float
+    high: float
+    n: int = Field(ge=1)
+    chance: float
+    unit: str
+
+
+class ProtocolIdentity(Strict):
+    name: str
+    version: int
+    variant: str
+    digest: str
+
+
+class Versions(Strict):
+    method: int
+    backbone: int
+
+
+class EvidenceFile(Strict):
+    file: str
+    sha256: str
+
+
+class Result(Strict):
+    """``result.json``: what one evaluation measured, and everything that identifies it."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    method: str
+    options: dict[str, Any]
+    backbone: str
+    pretraining_data: str
+    suite: str
+    seed: int
+    versions: Versions
+    pretraining_digest: str
+    protocol: ProtocolIdentity
+    columns: dict[str, Number]
+    selection: dict[str, Any]
+    weights_sha256: str
+    data: dict[str, Any]
+    training: dict[str, Any]
+    code: dict[str, Any]
+    hardware: dict[str, Any]
+    cost: dict[str, Any]
+    command: str
+    evidence: EvidenceFile
+    warnings: list[str] = []
+
+
+def read(path: Path) -> Result:
+    """A result file, strictly.
+
+    Raises:
+        BenchError: unreadable, or not of the schema (the key is named).
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"cannot read the result: {error}", where=path) from error
+    return validate(Result, data, path)
+
+
+def files(runs: Path | None, published: bool = True) -> Iterator[tuple[str, Path]]:
+    """(source, path) of every result: those under ``runs`` first, then those published in ``tables/results``."""
+    if runs is not None and runs.is_dir():
+        for path in sorted(runs.glob("evaluate-*/result.json")):
+            yield "runs", path
+    if published:
+        for path in sorted((declared("tables") / "results").rglob("s*.json")):
+            yield "tables", path
+
+
+def load(runs: Path | None = None, *, published: bool = True) -> pd.DataFrame:
+    """Every result, one row a (result, column); see ``COLUMNS``. Runs come before published results."""
+    import pandas as pd
+
+    rows = [row for source, path in files(runs, published) for row in _rows(read(path), source, path)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(result: Result, source: str, path: Path) -> Iterator[dict[str, Any]]:
+    shared = {
+        "suite": result.suite,
+        "method": result.method,
+        "options": canonical(result.options),
+        "backbone": result.backbone,
+        "pretraining_data": result.pretraining_data,
+        "seed": result.seed,
+        "protocol": result.protocol.name,
+        "variant": result.protocol.variant,
+        "protocol_version": result.protocol.version,
+        "protocol_digest": result.protocol.digest,
+        "method_version": result.versions.method,
+        "backbone_version": result.versions.backbone,
+        "pretraining_digest": result.pretraining_digest,
+        "data_digest": "+".join(str(part.get("digest")) for part in result.data.values()),
+        "weights_sha256": result.weights_sha256,
+        "command": result.command,
+        "path": str(path),
+        "source": source,
+    }
+    for column, number in result.columns.items():
+        yield {**shared, "column": column, **number.model_dump()}
+
+
+def sha256(path: Path) -> str:
+    """The hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

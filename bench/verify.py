@@ -1,0 +1,106 @@
+"""Recomputes results from their evidence.
+
+Two levels: *consistent* (every number is what the stored evidence gives, and the evidence is the file that the
+result names) and *checked* (the evidence also agrees with the labels of the test images).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from bench import registry, results, suite
+from bench.errors import BenchError
+from bench.paths import cache_root
+from bench.protocols.base import Evidence, Protocol
+from bench.results import Result
+
+
+@dataclass
+class Verdict:
+    """What verifying one result found."""
+
+    path: str
+    level: str = "refuted"
+    """``refuted``, ``unproven`` (its evidence is not here), ``consistent`` or ``checked``."""
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(paths: list[Path], runs: Path, data: Path | None) -> list[Verdict]:
+    """Verify these results (files or folders), or all under ``runs`` and in ``tables/results``.
+
+    With ``data``, the evidence is also held against the labels found there.
+
+    Raises:
+        BenchError: a path that holds no result.
+    """
+    found = [path for given in paths for path in _files(given)] if paths else [p for _, p in results.files(runs)]
+    return [verify_one(path, cache_root(runs), data) for path in found]
+
+
+def verify_one(path: Path, cache: Path, data: Path | None) -> Verdict:
+    """One result file."""
+    verdict = Verdict(str(path))
+    try:
+        result = results.read(path)
+        protocol: type[Protocol] = registry.entry("protocols", result.protocol.name).load()
+        evidence = _evidence(path, result)
+        if evidence is None:
+            verdict.level = "unproven"
+            verdict.problems = ["its evidence is not here"]
+            return verdict
+        verdict.problems = _inconsistent(result, protocol, evidence)
+        if not verdict.problems:
+            verdict.level = "consistent"
+        if data is not None and not verdict.problems:
+            verdict.problems = _against_labels(result, protocol, evidence, cache, data)
+            verdict.level = "refuted" if verdict.problems else "checked"
+    except BenchError as error:
+        verdict.level, verdict.problems = "refuted", [str(error)]
+    return verdict
+
+
+def _evidence(path: Path, result: Result) -> Evidence | None:
+    file = path.parent / Path(result.evidence.file).name
+    if not file.is_file():
+        return None
+    if results.sha256(file) != result.evidence.sha256:
+        raise BenchError("the evidence is not the file that the result names (its sha256 differs)", where=file)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise BenchError(f"the evidence cannot be read: {error}", where=file) from error
+
+
+def _inconsistent(result: Result, protocol: type[Protocol], evidence: Evidence) -> list[str]:
+    """Every number that is not what the evidence gives."""
+    try:
+        columns = protocol.columns(evidence)
+    except (KeyError, ValueError, TypeError) as error:
+        return [f"the evidence lacks what {result.protocol.name} needs: {error}"]
+    problems = [f"{name} has no evidence" for name in result.columns.keys() - columns.keys()]
+    problems += [f"{name} is missing" for name in columns.keys() - result.columns.keys()]
+    for name in sorted(columns.keys() & result.columns.keys()):
+        said, shown = result.columns[name].model_dump(), columns[name]
+        problems += [f"{name}.{key} is {said[key]}, its evidence gives {shown[key]}" for key in said if said[key] != shown[key]]
+    return problems
+
+
+def _against_labels(result: Result, protocol: type[Protocol], evidence: Evidence, cache: Path, data: Path) -> list[str]:
+    from bench.run import open_role
+
+    role = suite.load(result.suite).role(protocol.role)
+    return protocol.contradictions(evidence, open_role(role, "test", data=data, cache=cache))
+
+
+def _files(given: Path) -> list[Path]:
+    if given.is_file():
+        return [given]
+    found = sorted(given.rglob("result.json")) + sorted(given.rglob("s[0-9]*.json"))
+    if not found:
+        raise BenchError("no result here", where=given, mend="give a result.json, or a folder that holds some")
+    return found
