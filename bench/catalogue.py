@@ -1,0 +1,152 @@
+"""What ``bench list``, ``show``, ``logs`` and ``data status`` print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench import suite as suites
+from bench.protocols import definitions
+from bench.runfolder import RunFolder
+
+
+def records(noun: str) -> list[dict[str, Any]]:
+    """One flat record a thing, each with its ``key``."""
+    return {
+        "methods": _methods,
+        "protocols": _protocols,
+        "backbones": _backbones,
+        "suites": _suites,
+        "tables": _tables,
+        "datasets": _datasets,
+    }[noun]()
+
+
+def _methods() -> list[dict[str, Any]]:
+    return [
+        {
+            "key": entry.key,
+            "title": entry.title,
+            "role": entry.facts.get("role", "pretext"),
+            "version": entry.version,
+            "citation": entry.facts.get("citation"),
+            "needs": ", ".join(sorted(entry.facts.get("needs", {"image"}))),
+            "origin": entry.origin,
+        }
+        for entry in registry.entries("methods")
+    ]
+
+
+def _protocols() -> list[dict[str, Any]]:
+    found = [definitions.load(name) for name in registry.names("protocols")]
+    return [
+        {"key": d.name, "title": d.title, "version": d.version, "role": d.role, "variants": ", ".join(d.variants)}
+        for d in found
+    ]
+
+
+def _backbones() -> list[dict[str, Any]]:
+    return [
+        {"key": e.key, "title": e.title, "version": e.version, "citation": e.facts.get("citation"), "origin": e.origin}
+        for e in registry.entries("backbones")
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    found = [suites.load(name) for name in suites.names()]
+    return [{"key": s.name, "title": s.title, "backbone": s.backbone, "description": s.description} for s in found]
+
+
+def _tables() -> list[dict[str, Any]]:
+    from bench.report import spec
+
+    found = [spec.load(name) for name in spec.names()]
+    return [{"key": t.name, "title": t.title, "source": t.source.paper} for t in found]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from bench.data import catalog
+
+    found = {name: catalog.card(name) for name in catalog.names()}
+    return [{"key": name, "title": card.title, "licence": card.licence} for name, card in found.items()]
+
+
+def data_records(data: Path, runs: Path) -> list[dict[str, Any]]:
+    """What was found where, one record a split."""
+    from bench.data import catalog
+    from bench.paths import cache_root
+
+    return [dataclasses.asdict(found) for found in catalog.status(data, cache_root(runs))]
+
+
+def method(name: str, *, runs: Path, suite: str | None) -> str:
+    """A method's title, recipe and docstring."""
+    entry = registry.entry("methods", name)
+    recipe = entry.facts.get("recipe")
+    lines = [
+        f"{entry.title} ({entry.key}), version {entry.version}, {entry.facts.get('role', 'pretext')}, from {entry.origin}",
+        f"cite: {entry.facts.get('citation')}",
+        "",
+        entry.doc.strip(),
+        "",
+        f"recipe: {json.dumps(recipe.to_dict(), indent=2) if recipe else 'nothing is trained'}",
+        f"file: {entry.file}",
+    ]
+    return "\n".join(lines)
+
+
+def protocol(name: str, *, runs: Path, suite: str | None) -> str:
+    """Everything that identifies each variant, from the protocol's files."""
+    found = definitions.load(name)
+    at = suites.load(suite) if suite else None
+    lines = [f"{found.title} ({found.name}), version {found.version}, data role {found.role}"]
+    for key in found.variants:
+        variant = found.variant(key, at)
+        lines += ["", f"[{key}]  digest {variant.digest}" + (f" at suite {suite}" if at and key == "standard" else "")]
+        width = max(len(k) for k in variant.definition)
+        lines += [f"  {k:<{width}}  {v}" for k, v in variant.definition.items()]
+    return "\n".join(lines)
+
+
+def run(name: str, *, runs: Path, suite: str | None) -> str:
+    """A run's state, spec, attempts, and its result where it has one."""
+    from bench.launch.state import describe, folders
+
+    parts = []
+    for folder in folders(runs, (name,)):
+        row = describe(folder)
+        parts.append(f"{folder.id}: {row['state']}" + (f" ({row['reason']})" if row["reason"] else ""))
+        parts.append(f"folder: {folder.path}")
+        parts.append("spec: " + json.dumps(folder.spec(), indent=2))
+        parts += [f"attempt {a['attempt']}: {a['state']} {a.get('reason', '')}".rstrip() for a in folder.attempts()]
+        result = folder.path / "result.json"
+        if result.is_file():
+            parts.append("result: " + result.read_text(encoding="utf-8").rstrip())
+    return "\n".join(parts)
+
+
+def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
+    """The lines of a run's log; with ``follow`` until the run no longer runs."""
+    shown = 0
+    noted = 0
+    while True:
+        running = folder.state()[0] in {"RUNNING", "QUEUED"}
+        out = folder.path / "out.log"
+        notes = out.read_text(encoding="utf-8").splitlines() if out.is_file() else []
+        yield from notes[noted:]
+        noted = len(notes)
+        records = folder.log()
+        for record in records[shown:]:
+            numbers = " ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, int | float))
+            yield numbers
+        shown = len(records)
+        if not (follow and running):
+            state, reason = folder.state()
+            yield f"{folder.id}: {state}" + (f" ({reason})" if reason else "")
+            return
+        time.sleep(1)

@@ -1,0 +1,172 @@
+"""What ``bench reproduce``, ``plan`` and ``run`` do: ask for tables, plan, launch, draw."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import plan as planning
+from bench import suite as suites
+from bench.errors import BenchError, did_you_mean
+from bench.launch.base import Launcher, Work
+from bench.paths import cache_root
+from bench.plan import Plan, Run
+from bench.report import spec as specs
+from bench.runfolder import RunFolder
+from bench.suite import Role
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, in the words of the command line."""
+
+    tables: tuple[str, ...]
+    suite: str
+    methods: str | None
+    seeds: str | None
+    runs: Path
+    data: Path
+    workers: int | None
+
+    def plan(self, *, need_data: bool) -> Plan:
+        """Raises BenchError: an unknown name, a bad seed, or missing data (unless they are not needed)."""
+        tables = [specs.load(name) for name in self.tables]
+        return planning.plan(
+            tables,
+            suites.load(self.suite),
+            digests(self.runs, self.data, need_data=need_data),
+            methods=planning.parse_methods(self.methods),
+            seeds=_seeds(self.seeds),
+        )
+
+
+def digests(runs: Path, data: Path, *, need_data: bool) -> planning.Digests:
+    """A look-up of data digests; each data set is opened once."""
+    from bench.run import open_role
+
+    known: dict[str, str | None] = {}
+
+    def look(role: Role, split: str) -> str | None:
+        key = json.dumps([role.describe(), split])
+        if key not in known:
+            try:
+                known[key] = open_role(role, split, data=data, cache=cache_root(runs)).digest
+            except BenchError:
+                if need_data:
+                    raise
+                known[key] = None
+        return known[key]
+
+    return look
+
+
+def print_plan(asked: Request, *, as_json: bool = False) -> None:
+    """The runs of a plan, parents before children, and what is done of them."""
+    made = asked.plan(need_data=False)
+    pending = {run.id for run in planning.pending(made, asked.runs)}
+    if as_json:
+        runs = [{"id": run.id, "parent": run.parent, "pending": run.id in pending, "spec": run.spec} for run in made.runs]
+        print(json.dumps({"runs": runs, "skipped": [vars(s) for s in made.skipped]}, indent=2))
+        return
+    for run in made.runs:
+        print(f"{'' if run.parent is None else '  '}{run.id}  {'' if run.id in pending else 'done'}".rstrip())
+    for row in made.skipped:
+        print(f"{row.row}: {row.reason}")
+    suite = suites.load(asked.suite)
+    hours = sum(planning.gpu_hours(run, suite) for run in made.runs if run.id in pending)
+    cost = f"about {hours:.0f} GPU-hours (a static estimate)" if hours else "no GPU needed"
+    print(f"{len(made.runs)} runs, {len(pending)} to do; {cost}")
+    if any(None in [part["digest"] for part in run.spec["data"].values()] for run in made.runs):
+        print("some data are not here, so ids are provisional: see `bench data status`")
+
+
+def run_plan(asked: Request, on: str, say: Say) -> list[str]:
+    """Launch what is pending; the ids that failed (none where the launcher is detached)."""
+    made = asked.plan(need_data=True)
+    todo = planning.pending(made, asked.runs)
+    say(f"{len(made.runs)} runs, {len(todo)} to do")
+    for run in todo:
+        RunFolder.create(asked.runs, run.spec)
+    return launch([run.id for run in todo], on, asked.runs, asked.data, asked.workers, say)
+
+
+def launch(ids: list[str], on: str, runs: Path, data: Path, workers: int | None, say: Say) -> list[str]:
+    """Hand runs on disk to a launcher."""
+    if not ids:
+        return []
+    launcher = _launcher(on)
+    for run_id in ids:
+        RunFolder(runs / run_id).resume()
+    if workers is None:
+        workers = max(0, min(8, (os.cpu_count() or 1) - 1))
+    return launcher.launch(Work(runs, tuple(ids), data, cache_root(runs), workers), say)
+
+
+def ids_of_run(run_id: str, runs: Path) -> list[str]:
+    """A run on disk, its parent first where that is not done."""
+    from bench.launch.state import folders
+
+    found = folders(runs, (run_id,))
+    if len(found) > 1:
+        raise BenchError(f"{run_id!r} fits {len(found)} runs", mend="give more of the id")
+    parent = found[0].spec().get("parent")
+    first = [parent] if parent and not RunFolder(runs / parent).done() else []
+    return [*first, found[0].id]
+
+
+def ids_of_cell(
+    suite: str, method: str, protocol: str | None, variant: str, seed: int, runs: Path, data: Path
+) -> list[str]:
+    """The runs of one cell, their folders made."""
+    found = suites.load(suite)
+    look = digests(runs, data, need_data=True)
+    cell: list[Run] = [planning.pretrain(found, method, look, seed=seed)]
+    if protocol is not None:
+        cell.append(planning.evaluate(found, cell[0], protocol, variant, look))
+    return [RunFolder.create(runs, run.spec).id for run in cell]
+
+
+def write_tables(asked: Request, out: Path | None, say: Say) -> None:
+    """Print each table and write it as HTML, Markdown, LaTeX, CSV and JSON."""
+    from bench.cli import SUFFIX
+    from bench.files import atomic
+    from bench.report.draw import drawing
+    from bench.report.render import render
+
+    folder = out or asked.runs / "tables"
+    for name in asked.tables:
+        drawn = drawing(name, asked.suite, asked.runs, seeds=_seeds(asked.seeds))
+        say(render(drawn, "terminal"))
+        for fmt, suffix in SUFFIX.items():
+            path = folder / f"{name}.{suites.load(asked.suite).name}.{suffix}"
+            with atomic(path) as file:
+                file.write(render(drawn, fmt))
+            say(f"wrote {path}")
+
+
+def _launcher(on: str) -> Launcher:
+    if on == "inline":
+        from bench.launch.inline import Inline
+
+        return Inline()
+    if on == "local":
+        from bench.launch.local import Local
+
+        return Local()
+    raise did_you_mean("profile", on, ["inline", "local"])
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BenchError(f"--seeds {text!r} is not a list of whole numbers", mend="such as 0,1,2") from error
+
+
