@@ -1,0 +1,251 @@
+"""Which data sets are known, where they lie, and how to open them. Importing this imports no torch.
+
+A data set of images lies as ``<data root>/<name>/<split>/<class folder>/<image>``, or without class folders where
+a split is unlabelled. A third party adds one with an entry point of the group ``bench.datasets`` whose name is the
+data set's and whose value is a :class:`DataCard`. Any other folder of that layout is opened by its path, a name
+that holds a "/" or starts with ".".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.data import folder_index
+from bench.errors import BenchError, did_you_mean
+
+if TYPE_CHECKING:
+    from bench.data.base import Dataset
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What is known of a data set before it is opened."""
+
+    title: str
+    citation: str | None
+    """A key of ``tables/references.bib``."""
+    licence: str
+    splits: dict[str, int]
+    """Each split and how many images it has; empty where any may be asked for."""
+    classes: int
+    layout: str
+    """What lies where under the data set's folder."""
+    fetchable: bool = False
+    """Whether ``bench data prepare`` fetches it."""
+    steps: str = ""
+    """Otherwise: how to get it by hand. ``{folder}`` stands for the data set's folder."""
+    open: Callable[..., Dataset] | None = None
+    """``open(splits, root=, cache=, **options)`` for what is not in image files; None: folders of images."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one split."""
+
+    dataset: str
+    split: str
+    state: Literal["complete", "incomplete", "missing"]
+    images: int | None
+    """None: generated, as many as are asked for."""
+    expected: int | None
+    classes: int
+    folder: str
+    mend: str
+
+
+def names() -> list[str]:
+    """Every known data set, sorted.
+
+    Raises:
+        BenchError: two go by the same name.
+    """
+    return sorted([*_BUILT_IN, *_third_parties()])
+
+
+def card(name: str) -> DataCard:
+    """What is known of a data set.
+
+    Raises:
+        BenchError: there is none of that name (with the nearest names), or a third party's does not load.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    points = _third_parties()
+    if name not in points:
+        raise did_you_mean("data set", name, names())
+    try:
+        loaded = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise BenchError(f"data set {name!r} does not load: {error}", where=points[name].value) from error
+    if not isinstance(loaded, DataCard):
+        raise BenchError(f"data set {name!r} is no DataCard", where=points[name].value)
+    return loaded
+
+
+def open_dataset(name: str, splits: tuple[str, ...], *, root: Path, cache: Path, **options: Any) -> Dataset:
+    """The splits of a data set as one, in the order of their ids.
+
+    ``options``: ``skip_corrupt`` for image files; ``size``, ``side``, ``classes`` for ``scenes``.
+
+    Raises:
+        BenchError: unknown data set, split or option; it is not under the data root, is empty, or cannot be read.
+    """
+    if not splits or len(set(splits)) < len(splits):
+        raise BenchError(f"splits must be named, each once, not {list(splits)}", where=name)
+    if _is_path(name):
+        folder = Path(name).expanduser()
+        there = folder_index.class_folders(folder)
+        for split in splits:
+            if split not in there:
+                raise BenchError(f"no split {split!r}", where=folder, mend=f"it has: {', '.join(there) or 'none'}")
+        return _open_images(folder.resolve().name, folder, splits, cache, options)
+    if name not in names() and (root / name).is_dir():
+        raise BenchError(f"unknown data set {name!r}", mend=f"open it by its path: {root / name}")
+    known = card(name)
+    for split in splits:
+        if known.splits and split not in known.splits:
+            raise did_you_mean(f"split of {name}", split, list(known.splits))
+    if known.open is not None:
+        return known.open(splits, root=root, cache=cache, **options)
+    _require(name, known, splits, root)
+    dataset = _open_images(name, root / name, splits, cache, options)
+    _warn_where_incomplete(name, known, dataset)
+    return dataset
+
+
+def status(root: Path, cache: Path, name: str | None = None) -> list[Found]:
+    """What was found of every split of ``name``, or of every known data set; files are counted, not opened."""
+    asked = names() if name is None else [name]
+    return [found for each in asked for found in _found(each, card(each), root, cache)]
+
+
+def _found(name: str, known: DataCard, root: Path, cache: Path) -> list[Found]:
+    if known.open is not None:
+        return [Found(name, "any", "complete", None, None, known.classes, "", "")]
+    return [_found_split(name, split, known, root, cache) for split in known.splits]
+
+
+def _found_split(name: str, split: str, known: DataCard, root: Path, cache: Path) -> Found:
+    folder, expected = root / name / split, known.splits[split]
+    get = _how_to_get(name, known)
+    if known.fetchable and (root / name).exists():
+        get = f"move {root / name} away, then {get}"
+    if not folder.is_dir():
+        return Found(name, split, "missing", 0, expected, 0, str(folder), get)
+    try:
+        images, classes = folder_index.count(folder, cache)
+    except BenchError as error:
+        return Found(name, split, "incomplete", 0, expected, 0, str(folder), str(error))
+    if images == expected and classes in (0, known.classes):
+        return Found(name, split, "complete", images, expected, classes, str(folder), "")
+    return Found(name, split, "incomplete", images, expected, classes, str(folder), get)
+
+
+def _open_images(name: str, folder: Path, splits: tuple[str, ...], cache: Path, options: dict[str, Any]) -> Dataset:
+    from bench.data.images import open_images
+
+    for option in options:
+        if option != "skip_corrupt":
+            raise did_you_mean(f"option of {name}", option, ["skip_corrupt"])
+    return open_images(name, folder, splits, cache, **options)
+
+
+def _require(name: str, known: DataCard, splits: tuple[str, ...], root: Path) -> None:
+    """Raises BenchError: the root, the data set's folder or a split's is not there."""
+    get = _how_to_get(name, known)
+    if not root.is_dir():
+        raise BenchError("there is no such data root", where=root, mend=f"pass --data or set BENCH_DATA, or {get}")
+    if not (root / name).is_dir():
+        raise BenchError(f"the data root has no {name}", where=root / name, mend=get)
+    for split in splits:
+        if not (root / name / split).is_dir():
+            raise BenchError(f"{name} lacks its split {split!r}", where=root / name / split, mend=get)
+
+
+def _how_to_get(name: str, known: DataCard) -> str:
+    return f"run: bench data prepare {name}" + ("" if known.fetchable else ", which says what to do by hand")
+
+
+def _warn_where_incomplete(name: str, known: DataCard, dataset: Dataset) -> None:
+    counts = Counter(image.partition("/")[0] for image in dataset.ids)
+    for split, images in counts.items():
+        if images != known.splits[split]:
+            warnings.warn(f"{name}/{split} has {images:,} images instead of {known.splits[split]:,}", stacklevel=3)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.startswith(".")
+
+
+def _third_parties() -> dict[str, importlib.metadata.EntryPoint]:
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group="bench.datasets"):
+        if point.name in found or point.name in _BUILT_IN:
+            raise BenchError(
+                f"two data sets are called {point.name!r}", where=point.value, mend="rename or uninstall one of them"
+            )
+        found[point.name] = point
+    return found
+
+
+def _open_scenes(splits: tuple[str, ...], *, root: Path, cache: Path, **options: Any) -> Dataset:
+    from bench.data.scenes import Scenes
+
+    for option in options:
+        if option not in ("size", "side", "classes"):
+            raise did_you_mean("option of scenes", option, ["size", "side", "classes"])
+    if "size" not in options:
+        raise BenchError("scenes need the option 'size'", mend="say how many images each split has, size = 1000")
+    return Scenes(splits, **options, cache=cache / "scenes")
+
+
+_IMAGENET_TERMS = "ImageNet's terms: research and education, not commercial; no redistribution"
+
+_BUILT_IN = {
+    "imagenet": DataCard(
+        title="ImageNet (ILSVRC 2012)",
+        citation="russakovsky2015imagenet",
+        licence=_IMAGENET_TERMS,
+        splits={"train": 1_281_167, "val": 50_000},
+        classes=1000,
+        layout="train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, 1,000 class folders each",
+        steps="accept the terms at https://image-net.org/download-images; put ILSVRC2012_img_train.tar, "
+        "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into {folder}; then run: python -c "
+        "\"from torchvision.datasets import ImageNet; [ImageNet('{folder}', s) for s in ('train', 'val')]\" "
+        "which checks and unpacks them as {folder}/train/<wnid>/*.JPEG (1,281,167 images) and "
+        "{folder}/val/<wnid>/*.JPEG (50,000)",
+    ),
+    "tiny-imagenet": DataCard(
+        title="Tiny ImageNet (64 x 64 pixels)",
+        citation="le2015tiny",
+        licence=_IMAGENET_TERMS,
+        splits={"train": 100_000, "val": 10_000, "unlabelled": 10_000},
+        classes=200,
+        layout="train/<wnid>/*.JPEG, val/<wnid>/*.JPEG, unlabelled/*.JPEG (the test images), classes.tsv",
+        fetchable=True,
+    ),
+    "tiny-imagenet-50": DataCard(
+        title="Tiny ImageNet, 50 classes",
+        citation="le2015tiny",
+        licence=_IMAGENET_TERMS,
+        splits={"train": 10_000, "val": 2_500, "unlabelled": 10_000},
+        classes=50,
+        layout="as tiny-imagenet: every 4th wnid, its first 200 training images, all else of it",
+        fetchable=True,
+    ),
+    "scenes": DataCard(
+        title="Scenes (generated)",
+        citation=None,
+        licence="Apache-2.0, generated by this project",
+        splits={},
+        classes=20,
+        layout="no files: drawn as they are asked for",
+        open=_open_scenes,
+    ),
+}
