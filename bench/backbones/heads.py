@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bench.backbones.base import Backbone
@@ -19,12 +18,8 @@ class Top(nn.Module):
         super().__init__()
         self.stage = backbone.stages[-1]
         self.pool = nn.MaxPool2d(3, 2)
-        with torch.no_grad():
-            side = backbone.input_side
-            blank = torch.zeros(1, backbone.in_channels, side, side)
-            was_training = backbone.training
-            features = self.pool(backbone.eval().trunk(blank, (self.stage,))[self.stage]).numel()
-            backbone.train(was_training)
+        shape = backbone.shapes()[self.stage]
+        features = shape.channels * ((shape.height - 3) // 2 + 1) * ((shape.width - 3) // 2 + 1)
         self.width = max(16, round(features * 4096 / 9216))
         self.layers = nn.Sequential(*self._block(features, dropout), *self._block(self.width, dropout))
 
