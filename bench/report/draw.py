@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 from bench import results, suite
@@ -28,6 +30,6 @@ def drawing(
     )
 
 
-def text(name: str, suite_name: str, fmt: str, runs: Path, *, as_published: bool = False) -> str:
-    """The same, rendered."""
-    return render(drawing(name, suite_name, runs, as_published=as_published), fmt)
+def for_screen(drawn: table.Drawing) -> str:
+    """The table as wide as the terminal, in colour where the terminal has it."""
+    return render(drawn, "terminal", width=shutil.get_terminal_size((100, 24)).columns, colour=sys.stdout.isatty())

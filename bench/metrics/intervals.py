@@ -1,0 +1,72 @@
+"""Confidence intervals: over the test examples of one run, and over seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+Interval = tuple[float, float]
+
+_FEW = 256
+"""Scores with at most so many distinct values are resampled by their counts."""
+_BLOCK = 4_000_000
+"""Draws held in memory at once."""
+
+
+def bootstrap_mean(scores: ArrayLike, resamples: int = 2000, level: float = 0.95, seed: int = 0) -> Interval:
+    """The percentile bootstrap interval of a mean over test examples.
+
+    Scores (N,) are resampled N at a time with replacement. Where they take few values (hit or miss), the counts of
+    the values are drawn instead, which has the same distribution and costs nothing.
+
+    Returns:
+        (low, high), in the unit of the scores; the same for the same arguments.
+
+    Raises:
+        ValueError: no scores, one that is not finite, or a level outside (0, 1).
+    """
+    values = _checked(scores, level)
+    if values.size == 0:
+        raise ValueError("no scores to resample")
+    rng = np.random.default_rng(seed)
+    distinct, counts = np.unique(values, return_counts=True)
+    if distinct.size <= _FEW:
+        drawn = rng.multinomial(values.size, counts / values.size, size=resamples)
+        means = drawn @ distinct / values.size
+    else:
+        means = _resampled_means(values, resamples, rng)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of independent values (n,), n >= 2: one value a seed.
+
+    Raises:
+        ValueError: fewer than two values, one that is not finite, or a level outside (0, 1).
+    """
+    sample = _checked(values, level)
+    if sample.size < 2:
+        raise ValueError("a t interval needs at least two values")
+    half = float(stdtrit(sample.size - 1, (1 + level) / 2)) * float(sample.std(ddof=1)) / sample.size**0.5
+    mean = float(sample.mean())
+    return mean - half, mean + half
+
+
+def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    rows = max(1, _BLOCK // values.size)
+    blocks = [
+        values[rng.integers(values.size, size=(min(rows, resamples - start), values.size))].mean(axis=1)
+        for start in range(0, resamples, rows)
+    ]
+    return np.concatenate(blocks)
+
+
+def _checked(values: ArrayLike, level: float) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError("values are one row of finite numbers")
+    if not 0 < level < 1:
+        raise ValueError(f"level {level} is not between 0 and 1")
+    return array

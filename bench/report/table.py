@@ -1,0 +1,331 @@
+"""Spec + suite + results + states of runs -> :class:`Drawing`: what a table shows, before any format. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bench import identity, registry
+from bench.files import canonical
+from bench.protocols import definitions
+from bench.report.cell import CHANCE, OTHER_DATA, STALE, Cell, Place, Store, line, without_role
+from bench.report.spec import (
+    ColumnSpec,
+    Published,
+    RowSpec,
+    Source,
+    TableSpec,
+    resolve_backbone,
+    resolve_variant,
+    why_missing,
+)
+from bench.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MARK_OF_STATUS = {"verified-primary": "", "verified-origin": "", "verified-secondary": "§", "unverified": "?"}
+NOT_PUBLISHED = "–"
+
+_PREPROCESSING = ("resize", "kernel", "antialias", "crop", "train_view", "test_view")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row, printed and measured."""
+
+    label: str
+    """As the printed row is called; the method's title where no paper printed it."""
+    title: str
+    """As the method is called."""
+    published: str
+    """The row's name in ``published.csv``; empty: no paper printed it."""
+    method: str
+    options: dict[str, Any]
+    backbone: str
+    pretraining_data: str
+    reference: bool
+    citation: str
+    note: str
+    numbers: tuple[Published | None, ...]
+    """One a column; None: not published."""
+    cells: tuple[Cell, ...]
+    """One a column."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What identifies one protocol variant of the table."""
+
+    protocol: str
+    version: int
+    variant: str
+    digest: str
+    data: str
+    preprocessing: str
+    selection: str
+    seeds: tuple[int, ...]
+    """Those measured."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A mark, and what it means."""
+
+    mark: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A table, drawn but for its format."""
+
+    table: str
+    title: str
+    caption: str
+    source: Source
+    suite: str
+    suite_title: str
+    paper: bool
+    """At a paper's own scale: published and measured stand side by side; else in separate blocks."""
+    as_published: bool
+    backbone: str
+    dataset: str
+    columns: tuple[ColumnSpec, ...]
+    units: tuple[str, ...]
+    """One a column."""
+    rows: tuple[Row, ...]
+    protocols: tuple[Identity, ...]
+    reading: tuple[str, ...]
+    """How the numbers are to be read, a sentence each."""
+    notes: tuple[Note, ...]
+    remarks: tuple[str, ...]
+    """Why cells are as they are, rows alike together."""
+
+
+def draw(
+    spec: TableSpec,
+    suite: Suite,
+    results: pd.DataFrame,
+    states: pd.DataFrame,
+    *,
+    as_published: bool = False,
+    seeds: Sequence[int] | None = None,
+) -> Drawing:
+    """The table at that suite, from what was measured.
+
+    Args:
+        results: one row a (result, column), as :func:`bench.results.load` gives it.
+        states: one row a run that is not done, as :func:`bench.launch.state.frame` gives it. A run that states
+            another identity than a fresh one (see :func:`bench.identity.current`) is passed over.
+        as_published: each row under the variant and on the backbone of its published number.
+        seeds: only these; None: every seed that was measured, and the suite's are the ones to measure.
+
+    Raises:
+        BenchError: the suite or a protocol cannot be read.
+    """
+    entries = {entry.key: entry for entry in registry.entries("methods")}
+    store = Store(suite, results, states, seeds)
+    rows = [
+        _row(row, spec, suite, entries.get(row.method), store, as_published)
+        for row in spec.measured_rows(list(entries.values()))
+    ]
+    rows = _mark_other_data(rows)
+    if not as_published:
+        rows = _embolden(rows)
+    return Drawing(
+        table=spec.name,
+        title=line(spec.title),
+        caption=line(spec.caption),
+        source=spec.source,
+        suite=suite.name,
+        suite_title=line(suite.title),
+        paper=suite.paper,
+        as_published=as_published,
+        backbone=suite.backbone,
+        dataset=_datasets(spec, suite),
+        columns=spec.columns,
+        units=_units(rows, len(spec.columns)),
+        rows=tuple(rows),
+        protocols=tuple(_identities(rows, suite)),
+        reading=tuple(_reading(rows, spec, suite, as_published)),
+        notes=tuple(_notes(rows, suite)),
+        remarks=(*_remarks(rows, spec.columns), *_left_out(rows, store)),
+    )
+
+
+def _row(
+    row: RowSpec, spec: TableSpec, suite: Suite, entry: registry.Entry | None, store: Store, as_published: bool
+) -> Row:
+    title = entry.title if entry else row.label or row.published or row.method
+    role = row.data or ("imagenet" if entry and identity.needs_labels(row.method) else "pretrain")
+    data = suite.roles[role].name() if role in suite.roles else ""
+    backbone = resolve_backbone(row, suite.backbone, as_published)
+    options = suite.options(row.method, dict(row.options))
+    obstacle = without_role(suite, role) if entry else why_missing(row)
+    # a command names neither options nor a backbone nor data: where these are not the suite's, there is none
+    commanded = not row.options and not row.data and backbone == suite.backbone
+    cells = []
+    for column in spec.columns:
+        variant = resolve_variant(row, column, as_published)
+        place = Place(suite, row.method, canonical(options), backbone, data, column.protocol, variant)
+        why = obstacle or place.obstacle()
+        if why:
+            cell = Cell("not implemented", line(why), protocol=column.protocol, variant=variant)
+        else:
+            cell = store.cell(place, column.reads)
+        cells.append(cell if commanded else replace(cell, command=""))
+    return Row(
+        label=line(row.label or row.published or title),
+        title=line(title),
+        published=row.published,
+        method=row.method,
+        options=options,
+        backbone=backbone,
+        pretraining_data=data,
+        reference=row.reference,
+        citation=str(entry.facts.get("citation", row.cite)) if entry else row.cite,
+        note=line(row.note),
+        numbers=tuple(spec.published.get((row.published, column.key)) for column in spec.columns),
+        cells=tuple(cells),
+    )
+
+
+def _mark_other_data(rows: list[Row]) -> list[Row]:
+    """Mark the numbers that were measured on other data than most of their protocol's."""
+    usual: dict[str, Counter[str]] = {}
+    for cell in _valued(rows):
+        usual.setdefault(cell.protocol, Counter())[cell.data_digest] += 1
+
+    def other(cell: Cell) -> bool:
+        return cell.value is not None and cell.data_digest != usual[cell.protocol].most_common(1)[0][0]
+
+    return [replace(row, cells=tuple(replace(c, other_data=other(c)) for c in row.cells)) for row in rows]
+
+
+def _embolden(rows: list[Row]) -> list[Row]:
+    """Per column: the best measured cell outside reference rows, and those whose interval overlaps its interval."""
+    bars = []
+    for cells in zip(*(row.cells for row in rows if not row.reference), strict=True):
+        ranked = [(cell.value, cell.low) for cell in cells if cell.state == "measured"]
+        bars.append(max(ranked)[1] if ranked else None)
+
+    def best(cell: Cell, bar: float | None) -> bool:
+        return cell.state == "measured" and bar is not None and cell.high is not None and cell.high >= bar
+
+    return [
+        row
+        if row.reference
+        else replace(row, cells=tuple(replace(c, best=best(c, b)) for c, b in zip(row.cells, bars, strict=True)))
+        for row in rows
+    ]
+
+
+def _valued(rows: Iterable[Row]) -> Iterator[Cell]:
+    return (cell for row in rows for cell in row.cells if cell.value is not None)
+
+
+def _units(rows: list[Row], columns: int) -> tuple[str, ...]:
+    return tuple(next((r.cells[i].unit for r in rows if r.cells[i].value is not None), "%") for i in range(columns))
+
+
+def _datasets(spec: TableSpec, suite: Suite) -> str:
+    """The data sets that the table's protocols measure on at this suite."""
+    known = set(registry.names("protocols"))
+    roles = [definitions.load(c.protocol).role for c in spec.columns if c.protocol in known]
+    return ", ".join(dict.fromkeys(suite.roles[role].dataset for role in roles if role in suite.roles))
+
+
+def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
+    cells = [cell for row in rows for cell in row.cells if cell.digest]
+    for protocol, variant in dict.fromkeys((cell.protocol, cell.variant) for cell in cells):
+        made = definitions.load(protocol).variant(variant, suite)
+        role = suite.role(definitions.load(protocol).role)
+        seeds = {seed for c in cells if (c.protocol, c.variant) == (protocol, variant) for seed in c.seeds}
+        yield Identity(
+            protocol,
+            made.version,
+            variant,
+            made.digest,
+            f"{role.dataset}, trained on {'+'.join(role.train)}, tested on {'+'.join(role.test)}",
+            "; ".join(
+                f"{key.replace('_', ' ')}: {_plain(made.definition[key])}"
+                for key in _PREPROCESSING
+                if key in made.definition
+            ),
+            _plain(made.definition.get("selection", "none")),
+            tuple(sorted(seeds)),
+        )
+
+
+def _plain(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else line(str(value))
+
+
+def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool) -> Iterator[str]:
+    units = set(_units(rows, len(spec.columns)))
+    if len(units) == 1:
+        yield f"Values in {units.pop()}."
+    valued = list(_valued(rows))
+    if any(cell.sd is None for cell in valued):
+        yield "[low, high]: 95 % bootstrap interval over the test examples, one seed."
+    if any(cell.sd is not None for cell in valued):
+        yield "±: standard deviation over seeds."
+    if any(cell.best for cell in valued):
+        yield (
+            "Bold: not worse than the column's best, for their intervals overlap (one seed: bootstrap; two: the span "
+            "of both bootstraps; more: Student's t over seeds). Reference rows take no part."
+        )
+    if as_published:
+        yield "Each row under the variant and on the backbone of its published number, so no bold across rows."
+    variants = dict.fromkeys(row.variant for row in spec.rows if row.variant)
+    if suite.paper and not as_published and variants:
+        yield f"Published under {', '.join(variants)}; measured under one variant for all rows."
+    if spec.notes:
+        yield line(spec.notes)
+
+
+def _notes(rows: list[Row], suite: Suite) -> Iterator[Note]:
+    """A note for every mark that occurs."""
+    valued = list(_valued(rows))
+    if any(cell.state == "stale" for cell in valued):
+        yield Note(STALE, "stale: measured under another identity than a result of today, so never bold")
+    if any(cell.at_chance for cell in valued):
+        yield Note(CHANCE, "at chance: the interval contains what guessing gives, or lies below it")
+    if any(cell.other_data for cell in valued):
+        yield Note(OTHER_DATA, "measured on other data than most rows (another data digest)")
+    meaning = {"verified-secondary": "read in a re-print", "unverified": "unverified"}
+    for status, text in meaning.items():
+        numbers = [number for row in rows for number in row.numbers if number and number.status == status]
+        if numbers:
+            sources = dict.fromkeys(line(number.source) for number in numbers)
+            apart = [s for s in sources if not any(s in other for other in sources if other != s)]
+            yield Note(MARK_OF_STATUS[status], f"{text}: {'; '.join(apart)}")
+    if any(None in row.numbers for row in rows if row.published or suite.paper):
+        yield Note(NOT_PUBLISHED, "not published")
+
+
+def _remarks(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> Iterator[str]:
+    """One remark for all rows of which the same is to be said."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        where: dict[str, list[str]] = {}
+        for column, cell in zip(columns, row.cells, strict=True):
+            if cell.reason:
+                said = cell.reason if cell.state == "measured" else f"{cell.state} ({cell.reason})"
+                where.setdefault(said, []).append(line(column.title))
+        for said, titles in where.items():
+            part = "" if len(titles) == len(columns) else f" in {', '.join(titles)}"
+            alike.setdefault((said, part), []).append(row.title)
+    for (said, part), titles in alike.items():
+        yield f"{said}{part}: {', '.join(titles)}"
+
+
+def _left_out(rows: list[Row], store: Store) -> Iterator[str]:
+    """No result of the suite vanishes without a word."""
+    other = sorted(store.measured() - {(row.method, canonical(row.options)) for row in rows})
+    if other:
+        names = ", ".join(method if options == "{}" else f"{method} {options}" for method, options in other)
+        yield f"measured at this suite, but no row of this table: {line(names)}"

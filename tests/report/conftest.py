@@ -1,0 +1,167 @@
+"""A small house of its own (methods, a backbone, a protocol) and results to draw from, so that no golden table moves
+when a method is added."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from bench import identity, registry
+from bench import suite as suites
+from bench.files import canonical
+from bench.launch.state import COLUMNS as STATES
+from bench.protocols import definitions
+from bench.results import COLUMNS as RESULTS
+
+METHOD = '''
+class Method:
+    """For tests."""
+    title, citation, version = "{title}", "{citation}", {version}
+    {more}
+'''
+PROTOCOL = """
+[standard]
+resize = "short side 256/224 of the crop"
+kernel = "bilinear"
+antialias = true
+heldout = 0.1
+selection = "last epoch"
+"""
+
+
+def method(folder, key, title, citation="", version=1, more="recipe = None"):
+    text = METHOD.format(title=title, citation=citation, version=version, more=more)
+    (folder / f"{key.replace('-', '_')}.py").write_text(text, encoding="utf-8")
+
+
+def forget():
+    registry.refresh()
+    definitions.load.cache_clear()
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """The folder of a registry that holds five methods, the backbone ``toy`` and one protocol."""
+    for kind in ("methods", "backbones", "protocols"):
+        (tmp_path / kind).mkdir()
+    methods = tmp_path / "methods"
+    labels = 'role = "reference"\n    needs = {"image", "label"}\n    recipe = Recipe(epochs=2, batch=4)'
+    method(methods, "supervised", "Supervised", "krizhevsky2012imagenet", more=labels)
+    method(methods, "random", "Random", "zhang2017split")
+    method(methods, "random-rescaled", "Random rescaled", "krahenbuhl2016data")
+    method(methods, "rotation", "Rotation", "gidaris2018unsupervised", more="recipe = Recipe(epochs=2, batch=4)")
+    method(methods, "zeta", "Zeta <i>&_|% {x} $1", "zeta2026")
+    (tmp_path / "backbones" / "toy.py").write_text(
+        'class Toy:\n    title, version = "Toy", 1\n    variants = {"toy": {}, "caffenet": {}}\n', encoding="utf-8"
+    )
+    (tmp_path / "protocols" / "imagenet_linear.py").write_text(
+        'class Probe:\n    title, version = "Linear", 1\n    role = "imagenet"\n', encoding="utf-8"
+    )
+    (tmp_path / "protocols" / "imagenet_linear.toml").write_text(PROTOCOL, encoding="utf-8")
+    monkeypatch.setattr(registry, "_HERE", tmp_path)
+    forget()
+    yield tmp_path
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.fixture
+def evil(house):
+    """The house with one method more, whose title is the given text."""
+
+    def add(title):
+        quoted = title.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\x1b", "\\x1b")
+        method(house / "methods", "evil", quoted, "evil}{")
+        forget()
+
+    return add
+
+
+@pytest.fixture
+def suite():
+    """A function: a suite at toy scale, some keys of it changed."""
+
+    def make(**changes):
+        data = {
+            "title": "Toy",
+            "description": "For tests.",
+            "backbone": "toy",
+            "roles": {
+                "pretrain": {"dataset": "scenes", "train": ["unlabelled"]},
+                "imagenet": {"dataset": "scenes", "train": ["train"], "test": ["val"]},
+            },
+        }
+        return suites.parse("toy", {**data, **changes}, "toy.toml")
+
+    return make
+
+
+@pytest.fixture
+def result():
+    """A function: the rows of one result, fresh unless changed, as ``bench.results.load`` gives them."""
+
+    def make(suite, key, values, *, seed=0, half=1.5, row_options=None, **changes):
+        shared = {
+            "suite": suite.name,
+            "method": key,
+            "options": canonical(suite.options(key, row_options)),
+            "backbone": suite.backbone,
+            "pretraining_data": identity.pretraining_data(suite, key),
+            "seed": seed,
+            "protocol": "imagenet-linear",
+            "variant": "standard",
+            "protocol_version": 1,
+            **identity.current(suite, key, suite.backbone, "imagenet-linear", "standard"),
+            "n": 2500,
+            "chance": 2.0,
+            "unit": "%",
+            "data_digest": "d0",
+            "weights_sha256": "0" * 64,
+            "command": "bench run",
+            "path": "result.json",
+            "source": "runs",
+        }
+        if not isinstance(values, dict):
+            values = {f"top1@conv{i}": value for i, value in enumerate(values, 1)}
+        return [
+            {**shared, "column": column, "value": v, "low": v - half, "high": v + half, **changes}
+            for column, v in values.items()
+        ]
+
+    return make
+
+
+@pytest.fixture
+def state():
+    """A function: one run that is not done, as ``bench.launch.state.frame`` gives it."""
+
+    def make(kind, key, state, reason="", *, seed=0, options="{}", backbone="toy", **more):
+        evaluates = kind == "evaluate"
+        return {
+            "kind": kind,
+            "suite": "toy",
+            "method": key,
+            "options": options,
+            "backbone": backbone,
+            "protocol": "imagenet-linear" if evaluates else None,
+            "variant": "standard" if evaluates else None,
+            "seed": seed,
+            "state": state,
+            "reason": reason,
+            "id": f"{kind}-{key}-{backbone}-toy-s{seed}-00000000",
+            **more,
+        }
+
+    return make
+
+
+@pytest.fixture
+def frames():
+    """A function: (results, states) as data frames from lists of records."""
+
+    def make(results=(), states=()):
+        extra = [key for one in states for key in one if key not in STATES]
+        columns = [*STATES, *dict.fromkeys(extra)]
+        return pd.DataFrame(list(results), columns=RESULTS), pd.DataFrame(list(states), columns=columns)
+
+    return make
