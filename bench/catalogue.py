@@ -89,7 +89,8 @@ def method(name: str, *, runs: Path, suite: str | None) -> str:
     entry = registry.entry("methods", name)
     recipe = entry.facts.get("recipe")
     lines = [
-        f"{entry.title} ({entry.key}), version {entry.version}, {entry.facts.get('role', 'pretext')}, from {entry.origin}",
+        f"{entry.title} ({entry.key}), version {entry.version}, {entry.facts.get('role', 'pretext')}, "
+        f"from {entry.origin}",
         f"cite: {entry.facts.get('citation')}",
         "",
         entry.doc.strip(),

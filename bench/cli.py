@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import Enum
+import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,10 +38,11 @@ SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="Scale: smoke, d
 MethodsOption = Annotated[str | None, typer.Option("--methods", "-m", help="Comma-separated [default: all]")]
 SeedsOption = Annotated[str | None, typer.Option("--seeds", help="Comma-separated [default: the suite's]")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0, help="Seconds between checkpoints")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes [default: by cores]")]
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What a table can be drawn as."""
 
     terminal = "terminal"
@@ -54,7 +56,7 @@ class Format(str, Enum):
 SUFFIX = {"markdown": "md", "latex": "tex", "html": "html", "csv": "csv", "json": "json"}
 
 
-class Noun(str, Enum):
+class Noun(StrEnum):
     """What can be listed."""
 
     methods = "methods"
@@ -67,8 +69,9 @@ class Noun(str, Enum):
 
 def main() -> None:
     """Run the command line; a BenchError is one line on standard error and exit status 2."""
+    warnings.showwarning = _warn
     try:
-        raise SystemExit(app(standalone_mode=False))
+        raise SystemExit(app(args=sys.argv[1:] or ["--help"], standalone_mode=False))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -81,6 +84,12 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """What our own code warns of, as one line; what libraries warn of is for developers."""
+    if category is UserWarning:
+        print(f"bench: warning: {message}", file=sys.stderr)
 
 
 @app.callback(invoke_without_command=True)
@@ -104,20 +113,21 @@ def reproduce(
     runs: RunsOption = None,
     data: DataOption = None,
     workers: WorkersOption = None,
+    checkpoint_every: EveryOption = 60.0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the drawn tables [default: RUNS/tables]")] = None,
 ) -> None:
     """Compute a table: plan its runs, execute those that are not done, draw it."""
     from bench import workflow
 
-    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data), workers)
+    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data))
     if dry_run:
-        return workflow.print_plan(asked)
-    failed = workflow.run_plan(asked, on, print)
+        workflow.print_plan(asked)
+        return
+    failed = workflow.run_plan(asked, on, workflow.How(workers, checkpoint_every), print)
     if on == "inline":
         workflow.write_tables(asked, out, print)
         if failed:
             raise BenchError(f"{len(failed)} runs failed", mend="see the lines above, or `bench status`")
-    return None
 
 
 @app.command()
@@ -133,7 +143,7 @@ def plan(
     """Print the runs that a table needs, and which of them are done."""
     from bench import workflow
 
-    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data), None)
+    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data))
     workflow.print_plan(asked, as_json=as_json)
 
 
@@ -142,12 +152,14 @@ def run(
     run_id: Annotated[str | None, typer.Argument(help="A run on disk; or name a cell by the options below")] = None,
     suite: Annotated[str | None, typer.Option("--suite", "-s")] = None,
     method: Annotated[str | None, typer.Option("--method")] = None,
+    options: Annotated[str, typer.Option("--options", help='The method\'s, as JSON: {"rotations": 2}')] = "{}",
     protocol: Annotated[str | None, typer.Option("--protocol", help="Without it: only pretrain")] = None,
     variant: Annotated[str, typer.Option("--variant")] = "standard",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     runs: RunsOption = None,
     data: DataOption = None,
     workers: WorkersOption = None,
+    checkpoint_every: EveryOption = 60.0,
 ) -> None:
     """Execute one run here: by its id, or the cell (suite, method, protocol, seed) with its pretraining."""
     from bench import workflow
@@ -156,10 +168,10 @@ def run(
     if run_id is not None:
         ids = workflow.ids_of_run(run_id, roots[0])
     elif suite is not None and method is not None:
-        ids = workflow.ids_of_cell(suite, method, protocol, variant, seed, *roots)
+        ids = workflow.ids_of_cell(workflow.Cell(suite, method, options, protocol, variant, seed), *roots)
     else:
         raise BenchError("name a run id, or a cell by --suite, --method and --protocol")
-    failed = workflow.launch(ids, "inline", *roots, workers, print)
+    failed = workflow.launch(ids, "inline", *roots, workflow.How(workers, checkpoint_every), print)
     if failed:
         raise BenchError(f"{failed[-1]} failed", mend="see the line above")
     print(f"done: {roots[0] / ids[-1]}")
@@ -174,12 +186,18 @@ def table(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Each row under the variant and backbone of its paper")
     ] = False,
+    standalone: Annotated[bool, typer.Option("--standalone", help="LaTeX: a whole document")] = False,
     runs: RunsOption = None,
 ) -> None:
     """Draw a table from the results that exist: published against measured."""
-    from bench.report.draw import text
+    from bench.report.draw import drawing, for_screen
+    from bench.report.render import render
 
-    drawn = text(name, suite, fmt.value, _roots(runs, None)[0], as_published=as_published)
+    made = drawing(name, suite, _roots(runs, None)[0], as_published=as_published)
+    if fmt is Format.terminal and out is None:
+        print(for_screen(made), end="")
+        return
+    drawn = render(made, fmt.value, standalone=standalone)
     if out is None:
         print(drawn, end="" if drawn.endswith("\n") else "\n")
         return
@@ -244,7 +262,9 @@ def logs(
 
     found = folders(_roots(runs, None)[0], (run_id,))
     if len(found) > 1:
-        raise BenchError(f"{run_id!r} fits {len(found)} runs", mend="give more of the id: " + ", ".join(f.id for f in found))
+        raise BenchError(
+            f"{run_id!r} fits {len(found)} runs", mend="give more of the id: " + ", ".join(f.id for f in found)
+        )
     for line in follow_log(found[0], follow=follow):
         print(line, flush=True)
 
@@ -300,16 +320,18 @@ def data_prepare(
     runs: RunsOption = None,
 ) -> None:
     """Fetch a data set where its licence allows; otherwise say exactly what to do."""
-    from bench.data.prepare import prepare
     from bench.paths import cache_root
+    from bench.workflow import prepare_data
 
     runs_folder, data_folder = _roots(runs, data)
-    prepare(name, data_folder, cache_root(runs_folder))
+    print(prepare_data(name, data_folder, cache_root(runs_folder)))
 
 
 @app.command()
-def install(name: Annotated[str, typer.Argument(help="detectron2", show_default=False)]) -> None:
-    """Install an engine that pip alone cannot, checked by its sha256."""
+def install(
+    name: Annotated[str, typer.Argument(help="detectron2, mmsegmentation or opencv-contrib", show_default=False)],
+) -> None:
+    """Install an engine; detectron2, which PyPI lacks, from a checked wheel."""
     from bench.engines.install import install as run_install
 
     run_install(name)

@@ -21,8 +21,11 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises:
         BenchError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise writing_failed(path, error) from error
     temporary = Path(name)
     try:
         encoding = None if "b" in mode else "utf-8"

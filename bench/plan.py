@@ -29,6 +29,7 @@ class Run:
 
     @property
     def id(self) -> str:
+        """``<kind>-<method>-<backbone>-<suite>-s<seed>-<8 hex of the spec>``."""
         return run_id(self.spec)
 
 
@@ -86,9 +87,7 @@ def plan(
     return Plan(tuple(runs.values()), tuple(skipped))
 
 
-def pretrain(
-    suite: Suite, method: str, digests: Digests, *, seed: int, options: dict[str, Any] | None = None
-) -> Run:
+def pretrain(suite: Suite, method: str, digests: Digests, *, seed: int, options: dict[str, Any] | None = None) -> Run:
     """The run that gives the suite's backbone its weights by ``method``.
 
     Raises:

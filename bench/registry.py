@@ -46,10 +46,12 @@ class Entry:
 
     @property
     def version(self) -> int:
+        """Bumped whenever a change can move a number."""
         return int(self.facts["version"])
 
     @property
     def title(self) -> str:
+        """As tables print it."""
         return str(self.facts["title"])
 
     def load(self) -> type:
@@ -162,7 +164,8 @@ def _read(kind: Kind, key: str, module: str, file: Path, class_name: str | None,
             made.append(Entry(kind, name, module, node.name, file, origin, facts, text))
     if class_name and not made:
         raise BenchError(
-            f"entry point {key!r} names class {class_name!r}, which states no title", where=file,
+            f"entry point {key!r} names class {class_name!r}, which states no title",
+            where=file,
             mend="give the class the literals title, citation and version",
         )
     return made
@@ -188,7 +191,8 @@ def _facts(node: ast.ClassDef, file: Path) -> dict[str, Any]:
                 except (ValueError, TypeError) as error:
                     if name.id in _LITERALS:
                         raise BenchError(
-                            f"{node.name}.{name.id} is not a literal: {error}", where=file,
+                            f"{node.name}.{name.id} is not a literal: {error}",
+                            where=file,
                             mend="write plain values, and recipes by the words of bench.training.recipe",
                         ) from error
     return facts

@@ -61,6 +61,8 @@ class Number(Strict):
 
 
 class ProtocolIdentity(Strict):
+    """Which protocol, under which variant, and the digest of its definition."""
+
     name: str
     version: int
     variant: str
@@ -68,11 +70,15 @@ class ProtocolIdentity(Strict):
 
 
 class Versions(Strict):
+    """Of the code that made the weights."""
+
     method: int
     backbone: int
 
 
 class EvidenceFile(Strict):
+    """The evidence, beside the result."""
+
     file: str
     sha256: str
 

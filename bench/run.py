@@ -5,6 +5,7 @@ All that is handed to a job is a run's id and a path. A run that was killed goes
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import time
@@ -24,7 +25,7 @@ from bench.data.base import Dataset
 from bench.data.heldout import held_out
 from bench.data.images import subset
 from bench.errors import BenchError
-from bench.files import atomic, write_json
+from bench.files import atomic, canonical, write_json
 from bench.identity import Spec
 from bench.methods import base as methods
 from bench.protocols.base import Column, Protocol
@@ -56,6 +57,13 @@ def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: E
     except (Interrupted, KeyboardInterrupt):
         attempt.end("CANCELLED", "stopped on request; run it again to go on")
         raise
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            attempt.end("FAILED", f"RuntimeError: {error}")
+            raise
+        attempt.end("FAILED", "a loader process was killed")
+        mend = "out of memory? use fewer --workers; the same command goes on from the checkpoint"
+        raise BenchError("a loader process was killed", where=folder.id, mend=mend) from error
     except BaseException as error:
         attempt.end("FAILED", str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
         raise
@@ -132,7 +140,7 @@ def _evaluate(
     attempt.guard()
     evidence = folder.path / "evidence.npz"
     with atomic(evidence, "wb") as file:
-        np.savez_compressed(file, **measured.evidence)
+        np.savez_compressed(file, allow_pickle=False, **measured.evidence)
     columns = protocol.columns(measured.evidence)
     result = {
         "schema": SCHEMA,
@@ -181,6 +189,8 @@ def make_protocol(named: dict[str, Any]) -> Protocol:
 def command(spec: Spec) -> str:
     """The command that makes this number."""
     parts = ["bench run", f"--suite {spec['suite']}", f"--method {spec['method']}"]
+    if spec["options"]:
+        parts.append(f"--options {shlex.quote(canonical(spec['options']))}")
     named = spec.get("protocol")
     if named:
         parts.append(f"--protocol {named['name']}")

@@ -24,7 +24,7 @@ FINAL = {"pretrain": ("backbone.safetensors", "card.json"), "evaluate": ("eviden
 SCRATCH = ("checkpoint.pt",)
 
 
-class Fenced(BenchError):
+class Fenced(BenchError):  # noqa: N818  (the field's word)
     """A newer attempt owns the run: this one must stop without writing."""
 
 
@@ -44,6 +44,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
+        """The run's id: the folder's name."""
         return self.path.name
 
     def spec(self) -> Spec:
@@ -60,6 +61,7 @@ class RunFolder:
         return spec
 
     def done(self) -> bool:
+        """Whether both final files exist."""
         return all((self.path / name).is_file() for name in FINAL[self.id.split("-", 1)[0]])
 
     def attempts(self) -> list[dict[str, Any]]:
@@ -236,4 +238,5 @@ def process_start(pid: int) -> str | None:
 
 
 def now() -> str:
+    """The time in UTC, to the second, ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -150,5 +150,7 @@ def validate(model: type[M], data: Any, where: Path | str) -> M:
         key = ".".join(str(part) for part in first["loc"]) or model.__name__
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
-            raise BenchError(f"unknown key {key!r}{more}", where=where, mend="remove it or mend its spelling") from error
+            raise BenchError(
+                f"unknown key {key!r}{more}", where=where, mend="remove it or mend its spelling"
+            ) from error
         raise BenchError(f"{key}: {first['msg']}{more}", where=where) from error

@@ -86,7 +86,9 @@ def _inconsistent(result: Result, protocol: type[Protocol], evidence: Evidence) 
     problems += [f"{name} is missing" for name in columns.keys() - result.columns.keys()]
     for name in sorted(columns.keys() & result.columns.keys()):
         said, shown = result.columns[name].model_dump(), columns[name]
-        problems += [f"{name}.{key} is {said[key]}, its evidence gives {shown[key]}" for key in said if said[key] != shown[key]]
+        problems += [
+            f"{name}.{key} is {said[key]}, its evidence gives {shown[key]}" for key in said if said[key] != shown[key]
+        ]
     return problems
 
 

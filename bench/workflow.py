@@ -22,6 +22,14 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class How:
+    """How runs are executed: loader processes (None: by cores), seconds between checkpoints."""
+
+    workers: int | None = None
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
 class Request:
     """What the user asked for, in the words of the command line."""
 
@@ -31,7 +39,6 @@ class Request:
     seeds: str | None
     runs: Path
     data: Path
-    workers: int | None
 
     def plan(self, *, need_data: bool) -> Plan:
         """Raises BenchError: an unknown name, a bad seed, or missing data (unless they are not needed)."""
@@ -70,7 +77,9 @@ def print_plan(asked: Request, *, as_json: bool = False) -> None:
     made = asked.plan(need_data=False)
     pending = {run.id for run in planning.pending(made, asked.runs)}
     if as_json:
-        runs = [{"id": run.id, "parent": run.parent, "pending": run.id in pending, "spec": run.spec} for run in made.runs]
+        runs = [
+            {"id": run.id, "parent": run.parent, "pending": run.id in pending, "spec": run.spec} for run in made.runs
+        ]
         print(json.dumps({"runs": runs, "skipped": [vars(s) for s in made.skipped]}, indent=2))
         return
     for run in made.runs:
@@ -85,26 +94,26 @@ def print_plan(asked: Request, *, as_json: bool = False) -> None:
         print("some data are not here, so ids are provisional: see `bench data status`")
 
 
-def run_plan(asked: Request, on: str, say: Say) -> list[str]:
+def run_plan(asked: Request, on: str, how: How, say: Say) -> list[str]:
     """Launch what is pending; the ids that failed (none where the launcher is detached)."""
     made = asked.plan(need_data=True)
     todo = planning.pending(made, asked.runs)
     say(f"{len(made.runs)} runs, {len(todo)} to do")
     for run in todo:
         RunFolder.create(asked.runs, run.spec)
-    return launch([run.id for run in todo], on, asked.runs, asked.data, asked.workers, say)
+    return launch([run.id for run in todo], on, asked.runs, asked.data, how, say)
 
 
-def launch(ids: list[str], on: str, runs: Path, data: Path, workers: int | None, say: Say) -> list[str]:
+def launch(ids: list[str], on: str, runs: Path, data: Path, how: How, say: Say) -> list[str]:
     """Hand runs on disk to a launcher."""
     if not ids:
         return []
     launcher = _launcher(on)
     for run_id in ids:
         RunFolder(runs / run_id).resume()
-    if workers is None:
-        workers = max(0, min(8, (os.cpu_count() or 1) - 1))
-    return launcher.launch(Work(runs, tuple(ids), data, cache_root(runs), workers), say)
+    workers = how.workers if how.workers is not None else max(0, min(8, (os.cpu_count() or 1) - 1))
+    work = Work(runs, tuple(ids), data, cache_root(runs), workers, how.checkpoint_seconds)
+    return launcher.launch(work, say)
 
 
 def ids_of_run(run_id: str, runs: Path) -> list[str]:
@@ -119,29 +128,66 @@ def ids_of_run(run_id: str, runs: Path) -> list[str]:
     return [*first, found[0].id]
 
 
-def ids_of_cell(
-    suite: str, method: str, protocol: str | None, variant: str, seed: int, runs: Path, data: Path
-) -> list[str]:
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table, in the words of the command line."""
+
+    suite: str
+    method: str
+    options: str
+    protocol: str | None
+    variant: str
+    seed: int
+
+
+def ids_of_cell(cell: Cell, runs: Path, data: Path) -> list[str]:
     """The runs of one cell, their folders made."""
-    found = suites.load(suite)
+    try:
+        options = json.loads(cell.options)
+    except ValueError as error:
+        raise BenchError(f"--options is not JSON: {error}", mend='such as {"rotations": 2}') from error
+    if not isinstance(options, dict):
+        raise BenchError("--options is not a JSON object", mend='such as {"rotations": 2}')
+    suite = suites.load(cell.suite)
     look = digests(runs, data, need_data=True)
-    cell: list[Run] = [planning.pretrain(found, method, look, seed=seed)]
-    if protocol is not None:
-        cell.append(planning.evaluate(found, cell[0], protocol, variant, look))
-    return [RunFolder.create(runs, run.spec).id for run in cell]
+    made: list[Run] = [planning.pretrain(suite, cell.method, look, seed=cell.seed, options=options)]
+    if cell.protocol is not None:
+        made.append(planning.evaluate(suite, made[0], cell.protocol, cell.variant, look))
+    return [RunFolder.create(runs, run.spec).id for run in made]
+
+
+def prepare_data(name: str, data: Path, cache: Path) -> str:
+    """Fetch a data set under a progress bar; one line that says what was done."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    from bench.data.prepare import prepare
+
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    bars = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = bars.add_task(name, total=None)
+
+    def progress(done: int, of: int | None) -> None:
+        bars.start()
+        bars.update(bar, completed=done, total=of)
+
+    try:
+        return prepare(name, data, cache, progress=progress)
+    finally:
+        bars.stop()
 
 
 def write_tables(asked: Request, out: Path | None, say: Say) -> None:
     """Print each table and write it as HTML, Markdown, LaTeX, CSV and JSON."""
     from bench.cli import SUFFIX
     from bench.files import atomic
-    from bench.report.draw import drawing
+    from bench.report.draw import drawing, for_screen
     from bench.report.render import render
 
     folder = out or asked.runs / "tables"
     for name in asked.tables:
         drawn = drawing(name, asked.suite, asked.runs, seeds=_seeds(asked.seeds))
-        say(render(drawn, "terminal"))
+        say(for_screen(drawn))
         for fmt, suffix in SUFFIX.items():
             path = folder / f"{name}.{suites.load(asked.suite).name}.{suffix}"
             with atomic(path) as file:
@@ -168,5 +214,3 @@ def _seeds(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise BenchError(f"--seeds {text!r} is not a list of whole numbers", mend="such as 0,1,2") from error
-
-

@@ -17,6 +17,7 @@ class Work:
     data: Path
     cache: Path
     workers: int
+    checkpoint_seconds: float
 
 
 class Launcher(ABC):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.files import read_json
 from bench.launch.base import Work
 from bench.run import execute
 from bench.runfolder import Fenced, RunFolder
@@ -29,7 +31,7 @@ def work_off(work: Work, *, launcher: str, say: Callable[[str], None], progress:
         parent = folder.spec().get("parent")
         if parent in failed or folder.cancelled():
             continue
-        how = Execution(workers=work.workers, progress=_progress_of(run_id, progress))
+        how = Execution(work.workers, checkpoint_seconds=work.checkpoint_seconds, progress=_of(run_id, progress))
         try:
             execute(folder, data=work.data, cache=work.cache, launcher=launcher, how=how)
         except Interrupted:
@@ -50,13 +52,28 @@ def work_off(work: Work, *, launcher: str, say: Callable[[str], None], progress:
     return failed
 
 
-def _progress_of(run_id: str, progress: Progress | None) -> Callable[[int, int], None]:
+def _of(run_id: str, progress: Progress | None) -> Callable[[int, int], None]:
     if progress is None:
         return lambda done, of: None
     return lambda done, of: progress(run_id, done, of)
 
 
-def main(runs: str, ids: list[str], data: str, cache: str, workers: int, launcher: str) -> int:
-    """The body of a detached job: plain strings in, the number of failed runs out."""
-    work = Work(Path(runs), tuple(ids), Path(data), Path(cache), workers)
-    return len(work_off(work, launcher=launcher, say=lambda line: print(line, flush=True)))
+def main(job: Path) -> int:
+    """The body of a detached job: the file that describes its work in, an exit status out."""
+    described = read_json(job)
+    work = Work(
+        Path(described["runs"]),
+        tuple(described["ids"]),
+        Path(described["data"]),
+        Path(described["cache"]),
+        described["workers"],
+        described["checkpoint_seconds"],
+    )
+    try:
+        return min(1, len(work_off(work, launcher="local", say=lambda line: print(line, flush=True))))
+    except Interrupted:
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1])))

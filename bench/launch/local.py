@@ -1,14 +1,20 @@
-"""``local``: the same as inline in one detached process of this machine, by submitit's local executor."""
+"""``local``: the same as inline, in one detached process of this machine.
+
+(submitit's local executor leaves its process in the shell's session and on the shell's pipes, so it dies with a
+closed terminal and a script that reads our output waits for it; so we start the process ourselves.)
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
+from bench.files import write_json
 from bench.launch.base import Launcher, Work
-from bench.runfolder import RunFolder
-
-MINUTES = 30 * 24 * 60
-"""submitit wants a time limit; a month is none."""
+from bench.runfolder import RunFolder, now
 
 
 class Local(Launcher):
@@ -18,16 +24,19 @@ class Local(Launcher):
 
     def launch(self, work: Work, say: Callable[[str], None]) -> list[str]:
         """Start one process that works the runs off in order."""
-        from submitit import LocalExecutor
-
-        from bench.launch import job
-
-        executor = LocalExecutor(folder=work.runs / ".jobs" / "%j")
-        executor.update_parameters(timeout_min=MINUTES, stderr_to_stdout=True)
-        made = executor.submit(
-            job.main, str(work.runs), list(work.ids), str(work.data), str(work.cache), work.workers, "local"
-        )
+        job = work.runs / ".jobs" / f"local-{now().replace(':', '')}.json"
+        write_json(job, {key: str(v) if isinstance(v, Path) else v for key, v in asdict(work).items()})
+        output = job.with_suffix(".log")
+        with output.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.launch.job", str(job)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         for run_id in work.ids:
-            RunFolder(work.runs / run_id).queue("local", made.job_id)
-        say(f"started process {made.job_id}: {len(work.ids)} runs; its output is in {made.paths.stdout}")
+            RunFolder(work.runs / run_id).queue("local", str(process.pid))
+        say(f"started process {process.pid}: {len(work.ids)} runs; its output is in {output}")
+        say("watch it with `bench status`; it goes on when this shell is closed")
         return []

@@ -13,7 +13,10 @@ from bench.runfolder import RunFolder
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["kind", "suite", "method", "options", "backbone", "protocol", "variant", "seed", "state", "reason", "id"]
+COLUMNS = [
+    *("kind", "suite", "method", "options", "backbone", "protocol", "variant", "seed", "state", "reason", "id"),
+    *("protocol_digest", "method_version", "backbone_version", "pretraining_digest"),
+]
 
 
 def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
@@ -25,7 +28,7 @@ def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
     found = [RunFolder(path.parent) for path in sorted(runs.glob("*/spec.json"))]
     if not patterns:
         return found
-    kept = {}
+    kept: dict[str, RunFolder] = {}
     for pattern in patterns:
         fit = [f for f in found if f.id == pattern or f.id.startswith(pattern) or fnmatch.fnmatch(f.id, pattern)]
         if not fit:
@@ -58,6 +61,10 @@ def describe(folder: RunFolder) -> dict[str, Any]:
         "state": state,
         "reason": reason,
         "id": folder.id,
+        "protocol_digest": protocol.get("digest"),
+        "method_version": spec.get("versions", {}).get("method"),
+        "backbone_version": spec.get("versions", {}).get("backbone"),
+        "pretraining_digest": spec.get("pretraining_digest"),
     }
 
 

@@ -52,7 +52,9 @@ class Rotation(PretextTask):
     recipe = Recipe(
         epochs=30,
         batch=192,
-        optimiser=SGD(lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=MultiStep(at=(10 / 30, 20 / 30))),
+        optimiser=SGD(
+            lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=MultiStep(at=(10 / 30, 20 / 30))
+        ),
         source="Gidaris et al. 2018; gidariss/FeatureLearningRotNet config/ImageNet_RotNet_AlexNet.py",
     )
 

@@ -1,4 +1,4 @@
-"""ImageNet labels: the row that says how far labels get.
+"""Supervised (the tables' "ImageNet labels"): the row that says how far labels get.
 
 A classifier over the classes of the data set, trained end to end on the trunk. It uses the labels that the
 probes are measured with, so tables show it as a reference and rank it nowhere.
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Supervised(PretextTask):
     """Trains with labels; takes no options."""
 
-    title, citation, version = "ImageNet labels", "krizhevsky2012imagenet", 1
+    title, citation, version = "Supervised", "krizhevsky2012imagenet", 1
     role = "reference"
     needs = {"image", "label"}
     recipe = Recipe(

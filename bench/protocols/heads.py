@@ -39,6 +39,7 @@ class FrozenNorm(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same, each channel of zero mean and unit variance."""
         if not self.training or self.fabric.world_size == 1:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, training=self.training, momentum=self.momentum, eps=self.eps
@@ -69,6 +70,7 @@ class Head(nn.Module):
         self.bias = Parameter(torch.zeros(rates, classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> logits (B, L, classes)."""
         x = self.norm(F.adaptive_avg_pool2d(x, self.side)).flatten(1)
         return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, (self.rates, self.classes))
 
@@ -93,6 +95,7 @@ class LinearHeads(Task):
 
     @property
     def backbone(self) -> Backbone:
+        """The frozen backbone."""
         return self._frozen[0]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -151,6 +151,4 @@ def _measure(heads: LinearHeads, chosen: list[int], test: Dataset, fabric: Fabri
 
 def _over(heads: LinearHeads, dataset: Dataset, function: Any, fabric: Fabric, how: Execution) -> Tensor:
     batch = how.micro_batch or 256
-    return embed(
-        heads, dataset, function, heads.test_view, seed=0, fabric=fabric, workers=how.workers, batch=batch
-    )
+    return embed(heads, dataset, function, heads.test_view, seed=0, fabric=fabric, workers=how.workers, batch=batch)

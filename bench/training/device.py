@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -20,6 +20,7 @@ def fabric() -> Fabric:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     gpu = torch.cuda.is_available()
     if gpu:
@@ -50,14 +51,14 @@ def average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = _flatten_dense_tensors(gradients)
-    mean = fabric.all_reduce(flat, reduce_op="mean")
+    mean = cast("Tensor", fabric.all_reduce(flat, reduce_op="mean"))
     for gradient, reduced in zip(gradients, _unflatten_dense_tensors(mean, gradients), strict=True):
         gradient.copy_(reduced)
 
 
 def total(fabric: Fabric, value: Tensor) -> Tensor:
     """The sum of a tensor over all processes."""
-    return value if fabric.world_size == 1 else fabric.all_reduce(value, reduce_op="sum")
+    return value if fabric.world_size == 1 else cast("Tensor", fabric.all_reduce(value, reduce_op="sum"))
 
 
 def describe(fabric: Fabric) -> dict[str, Any]:

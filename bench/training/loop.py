@@ -336,8 +336,15 @@ def embed(
     task.eval()
     parts = []
     loader = Loader(
-        dataset, view, seed=seed, batch=batch * fabric.world_size, workers=workers, drop_last=False,
-        rank=fabric.global_rank, world=fabric.world_size, pin_memory=fabric.device.type == "cuda",
+        dataset,
+        view,
+        seed=seed,
+        batch=batch * fabric.world_size,
+        workers=workers,
+        drop_last=False,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        pin_memory=fabric.device.type == "cuda",
     )
     try:
         with fabric.autocast():

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Adam", "Constant", "Cosine", "MultiStep", "Poly", "Recipe", "SGD", "Table"]
+__all__ = ["SGD", "Adam", "Constant", "Cosine", "MultiStep", "Poly", "Recipe", "Table"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Constant:
     """The learning rate never changes."""
 
     def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
         return 1.0
 
 
@@ -32,6 +33,7 @@ class MultiStep:
     gamma: float = 0.1
 
     def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
         return self.gamma ** bisect.bisect_right(self.at, done)
 
 
@@ -42,6 +44,7 @@ class Table:
     rows: tuple[tuple[float, float], ...]
 
     def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
         return next((factor for until, factor in self.rows if done < until), self.rows[-1][1])
 
 
@@ -52,6 +55,7 @@ class Cosine:
     end: float = 0.0
 
     def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
         return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
@@ -62,6 +66,7 @@ class Poly:
     power: float = 1.0
 
     def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
         return (1 - min(done, 1.0)) ** self.power
 
 
@@ -110,6 +115,7 @@ class Recipe:
     """Where the figures stand: paper section or repository file."""
 
     def optimisers(self) -> dict[str, Optimiser]:
+        """By name; a single one is called ``main``."""
         return self.optimiser if isinstance(self.optimiser, dict) else {"main": self.optimiser}
 
     def scaled(self, *, epochs: int | None = None, batch: int | None = None, lr: float = 1.0) -> Recipe:

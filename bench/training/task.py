@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from bench.data.batch import Batch
 from bench.training import optim
+
+__all__ = ["Batch", "Loss", "Step", "Task"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,33 +22,6 @@ if TYPE_CHECKING:
 
     from bench.data.base import Dataset, Sample
     from bench.training.recipe import Optimiser
-
-
-@dataclass
-class Batch:
-    """What ``losses`` receives: the collated views of a batch, on the device."""
-
-    views: Any
-    """Whatever ``view`` returned, collated: a tensor (B, ...), or a tuple or dict of such."""
-    index: Tensor
-    """int64 (B,): positions in the data set."""
-    label: Tensor
-    """int64 (B,): -1 where unlabelled."""
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            if isinstance(value, dict):
-                return {key: move(v) for key, v in value.items()}
-            if isinstance(value, list | tuple):
-                return tuple(move(v) for v in value)
-            return value
-
-        return Batch(move(self.views), move(self.index), move(self.label))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ def _backbone():
 
 
 def _evaluate(tmp_path, name="run", protocol=None, backbone=None, train=None, test=None, seed=0):
-    folder = RunFolder.create(tmp_path / name, {"kind": "evaluate", "method": "m", "backbone": "b", "suite": "s", "seed": 0})
+    folder = RunFolder.create(
+        tmp_path / name, {"kind": "evaluate", "method": "m", "backbone": "b", "suite": "s", "seed": 0}
+    )
     return (protocol or _protocol()).evaluate(
         backbone or _backbone(),
         train or ToyImages(128),
@@ -197,7 +199,8 @@ import torch
 from test_imagenet_linear import _protocol, _backbone, ToyImages, RunFolder, Execution, fabric
 from bench.runfolder import Attempt
 made = fabric()
-folder = RunFolder.create(Path({tmp!r}), {{"kind": "evaluate", "method": "m", "backbone": "b", "suite": "s", "seed": 0}})
+spec = {{"kind": "evaluate", "method": "m", "backbone": "b", "suite": "s", "seed": 0}}
+folder = RunFolder.create(Path({tmp!r}), spec)
 made.barrier()
 attempt = folder.take("test") if made.is_global_zero else Attempt(folder, 1, {{}})
 made.barrier()

@@ -32,7 +32,12 @@ def _train(folder, method, how=None, recipe=None, seed=0, data=None):
     attempt = folder.take("test")
     try:
         record = train(
-            task, data, recipe or type(task).recipe, seed=seed, fabric=fabric(), attempt=attempt,
+            task,
+            data,
+            recipe or type(task).recipe,
+            seed=seed,
+            fabric=fabric(),
+            attempt=attempt,
             how=how or Execution(workers=0),
         )
     except BaseException:

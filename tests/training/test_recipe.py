@@ -35,7 +35,9 @@ def test_warm_up_rises_to_the_rate():
     "made",
     [
         Recipe(epochs=3, batch=8),
-        Recipe(epochs=3, batch=8, optimiser={"a": Adam(lr=1e-3, clip=1.0), "b": SGD(lr=0.1, schedule=MultiStep((0.5,)))}),
+        Recipe(
+            epochs=3, batch=8, optimiser={"a": Adam(lr=1e-3, clip=1.0), "b": SGD(lr=0.1, schedule=MultiStep((0.5,)))}
+        ),
         Recipe(epochs=1, batch=2, optimiser=SGD(lr=1, schedule=Table(((0.5, 1.0), (1.0, 0.1)))), source="here"),
     ],
 )

@@ -22,7 +22,9 @@ class TwoOptimisers(PretextTask):
         self.noise = noise
         channels = self._features(torch.zeros(1, 3, backbone.input_side, backbone.input_side, dtype=torch.uint8))
         self.generate = nn.Linear(noise, channels.shape[1])
-        self.judge = nn.Sequential(nn.Linear(channels.shape[1], 16), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Linear(16, 1))
+        self.judge = nn.Sequential(
+            nn.Linear(channels.shape[1], 16), nn.LeakyReLU(0.2), nn.Dropout(0.1), nn.Linear(16, 1)
+        )
 
     def _features(self, images):
         last = self.backbone.stages[-1]
