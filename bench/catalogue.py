@@ -11,6 +11,8 @@ from typing import Any
 
 from bench import registry
 from bench import suite as suites
+from bench.errors import BenchError
+from bench.files import atomic, read_json
 from bench.protocols import definitions
 from bench.runfolder import RunFolder
 
@@ -99,6 +101,28 @@ def method(name: str, *, runs: Path, suite: str | None) -> str:
         f"file: {entry.file}",
     ]
     return "\n".join(lines)
+
+
+def copy_samples(name: str, out: Path, *, runs: Path, suite: str | None) -> str:
+    """Copy the picture that the method's newest pretraining made; one line that says whose it is.
+
+    Raises:
+        BenchError: there is none yet.
+    """
+    registry.entry("methods", name)
+    made = [
+        file
+        for file in runs.glob(f"pretrain-{name}-*/samples.png")
+        if read_json(file.parent / "spec.json")["method"] == name
+        and suite in (None, read_json(file.parent / "spec.json")["suite"])
+    ]
+    if not made:
+        mend = f"make one: bench run --suite {suite or 'demo'} --method {name}"
+        raise BenchError(f"no pretraining of {name} has left a picture", where=runs, mend=mend)
+    newest = max(made, key=lambda file: file.stat().st_mtime)
+    with atomic(out, "wb") as file:
+        file.write(newest.read_bytes())
+    return f"{out}: of {newest.parent.name}"
 
 
 def protocol(name: str, *, runs: Path, suite: str | None) -> str:

@@ -222,10 +222,16 @@ def show(
     name: Annotated[str, typer.Argument(show_default=False)],
     runs: RunsOption = None,
     suite: Annotated[str | None, typer.Option("--suite", "-s", help="With a protocol: under its overrides")] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="With a method: write what a trained one sees and answers (PNG)")
+    ] = None,
 ) -> None:
     """Show one thing whole: a method's idea, what identifies a protocol's variants, a run's state and spec."""
     from bench import catalogue
 
+    if samples is not None and noun == "method":
+        print(catalogue.copy_samples(name, samples, runs=_roots(runs, None)[0], suite=suite))
+        return
     kinds = {"method": catalogue.method, "protocol": catalogue.protocol, "run": catalogue.run}
     if noun not in kinds:
         raise did_you_mean("noun", noun, list(kinds))

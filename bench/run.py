@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from bench import __version__, registry
 from bench.checkpoints import card
@@ -28,6 +29,8 @@ from bench.errors import BenchError
 from bench.files import atomic, canonical, write_json
 from bench.identity import Spec
 from bench.methods import base as methods
+from bench.methods.base import PretextTask
+from bench.methods.pretext import measure, write_picture
 from bench.protocols.base import Column, Protocol
 from bench.protocols.definitions import Variant
 from bench.results import SCHEMA, sha256
@@ -100,6 +103,7 @@ def _pretrain(
         training = train(task, dataset, recipe, seed=spec["seed"], fabric=made, attempt=attempt, how=how)
     if made.is_global_zero:
         attempt.guard()
+        pretext = _pretext(spec, task, folder, data=data, cache=cache, how=how, fabric=made)
         facts = {
             "run": folder.id,
             **{key: spec[key] for key in ("method", "options", "suite", "seed", "versions", "pretraining_data")},
@@ -107,11 +111,27 @@ def _pretrain(
             "pretraining_digest": spec["pretraining_digest"],
             "data": {"train": {"name": dataset.name, "digest": spec["data"]["train"]["digest"], "n": len(dataset)}},
             "training": training,
+            "pretext": pretext,
             "code": _code(),
             "hardware": describe(made),
             "cost": {"seconds": round(time.monotonic() - started, 1), "attempts": attempt.number},
         }
         card.save(folder.path, task.export(), facts)
+
+
+def _pretext(
+    spec: Spec, task: PretextTask, folder: RunFolder, *, data: Path, cache: Path, how: Execution, fabric: Fabric
+) -> dict[str, Any] | None:
+    """The pretext metric and picture of a trained task on the suite's held-out images; None where there are none."""
+    wanted = spec["pretraining"]
+    if wanted["recipe"] is None or wanted["heldout"] is None:
+        return None
+    named = wanted["heldout"]
+    heldout = catalog.open_dataset(named["dataset"], tuple(named["splits"]), root=data, cache=cache, **named["options"])
+    batch = how.micro_batch or wanted["recipe"]["batch"]
+    found = measure(task, heldout, batch=batch, seed=spec["seed"], fabric=fabric, workers=how.workers)
+    write_picture(task, heldout, folder.path / "samples.png", seed=spec["seed"], fabric=fabric)
+    return found
 
 
 def _evaluate(

@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench import registry
 from bench.backbones.base import Backbone, build
@@ -56,12 +57,21 @@ class PretextTask(Task):
     """Of {"image", "label", "clip"}."""
     recipe: Recipe | None
     """The paper's optimiser, schedule, batch and epochs; None: nothing is trained."""
+    metric: str = "accuracy"
+    """The pretext metric: which of the loss's metrics says how well the task itself is learned; more is better."""
     chance: float | None = None
-    """What guessing scores on the pretext metric, where that is a constant."""
+    """What guessing, or the trivial predictor, scores on it; set in ``__init__`` where it depends on options."""
 
     def __init__(self, backbone: Backbone, **options: Any) -> None:
         super().__init__()
         self.backbone = backbone
+
+    def picture(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """What the task sees and answers, for people: uint8 (rows, columns, 3, h, w), one row an image of the batch.
+
+        None where there is nothing to look at. Called on the trained task, in eval mode, without gradients.
+        """
+        return None
 
     def export(self) -> Backbone:
         """The backbone that is measured (Split-Brain merges its halves here)."""

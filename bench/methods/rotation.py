@@ -62,7 +62,7 @@ class Rotation(PretextTask):
         super().__init__(backbone)
         if rotations not in TURNS:
             raise BenchError(f"rotation knows no {rotations} rotations", mend=f"choose of {sorted(TURNS)}")
-        self.turns = TURNS[rotations]
+        self.turns, self.chance = TURNS[rotations], 1 / rotations
         self.top = Top(backbone)
         self.classifier = nn.Linear(self.top.width, rotations)
 
@@ -70,6 +70,16 @@ class Rotation(PretextTask):
         """uint8 (3, S, S): a random resized crop, perhaps mirrored."""
         crop = transforms.random_resized_crop(sample.image, self.backbone.input_side, generator)
         return transforms.flip(crop, generator)
+
+    def picture(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Each image as it was turned, then as turned back by the network's answer."""
+        columns = []
+        for k in self.turns:
+            turned = torch.rot90(batch.views, k, (2, 3))
+            said = self.classifier(self.top(self.backbone(turned, self.backbone.stages[-1:]))).argmax(1).tolist()
+            back = [torch.rot90(image, -self.turns[s], (1, 2)) for image, s in zip(turned, said, strict=True)]
+            columns += [turned, torch.stack(back)]
+        return torch.stack(columns, 1)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """Cross-entropy over the rotations of every image."""

@@ -55,6 +55,7 @@ class Supervised(PretextTask):
     def setup(self, dataset: Dataset) -> None:
         """The output layer, one logit a class."""
         self.classifier = nn.Linear(self.top.width, len(dataset.classes))
+        self.chance = 1 / len(dataset.classes)
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
