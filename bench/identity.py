@@ -11,7 +11,7 @@ from typing import Any
 from bench import registry
 from bench.files import canonical
 from bench.protocols import definitions
-from bench.suite import Role, Suite
+from bench.suite import Suite
 from bench.training.recipe import Recipe
 
 Spec = dict[str, Any]
@@ -57,12 +57,12 @@ def pretraining(suite: Suite, method: str) -> dict[str, Any]:
             # the slice on which probes choose their learning rate: no method trains with its labels
             "without_heldout": definitions.heldout_share(suite) if labels else 0.0,
         },
-        # what the pretext metric is measured on: reported, and nothing is chosen by it
-        "heldout": _heldout(role),
     }
 
 
-def _heldout(role: Role) -> dict[str, Any] | None:
+def heldout(suite: Suite, method: str) -> dict[str, Any] | None:
+    """What the pretext metric is measured on: reported, and nothing is chosen by it. None: the suite names nothing."""
+    role = suite.role("imagenet" if needs_labels(method) else "pretrain")
     if not role.test:
         return None
     return {"dataset": role.dataset, "splits": list(role.test), "options": {**role.options, **role.test_options}}

@@ -108,6 +108,7 @@ def pretrain(suite: Suite, method: str, digests: Digests, *, seed: int, options:
             "pretraining_data": role.name(),
             "pretraining_digest": digest(pretraining),
             "data": {"train": {"name": role.name(), "digest": digests(role, "train")}},
+            "heldout": identity.heldout(suite, method),
         }
     )
 

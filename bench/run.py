@@ -124,9 +124,9 @@ def _pretext(
 ) -> dict[str, Any] | None:
     """The pretext metric and picture of a trained task on the suite's held-out images; None where there are none."""
     wanted = spec["pretraining"]
-    if wanted["recipe"] is None or wanted["heldout"] is None:
+    named = spec["heldout"]
+    if wanted["recipe"] is None or named is None:
         return None
-    named = wanted["heldout"]
     heldout = catalog.open_dataset(named["dataset"], tuple(named["splits"]), root=data, cache=cache, **named["options"])
     batch = how.micro_batch or wanted["recipe"]["batch"]
     found = measure(task, heldout, batch=batch, seed=spec["seed"], fabric=fabric, workers=how.workers)
