@@ -130,12 +130,22 @@ def protocol(name: str, *, runs: Path, suite: str | None) -> str:
     found = definitions.load(name)
     at = suites.load(suite) if suite else None
     lines = [f"{found.title} ({found.name}), version {found.version}, data role {found.role}"]
-    for key in found.variants:
-        variant = found.variant(key, at)
-        lines += ["", f"[{key}]  digest {variant.digest}" + (f" at suite {suite}" if at and key == "standard" else "")]
+    for key, backbone in found.places():
+        variant = found.variant(key, at, backbone)
+        place = (f" on {backbone}" if backbone else "") + (f" at suite {suite}" if at and key == "standard" else "")
+        lines += ["", f"[{key}]{place}  digest {variant.digest}"]
         width = max(len(k) for k in variant.definition)
-        lines += [f"  {k:<{width}}  {v}" for k, v in variant.definition.items()]
+        lines += [f"  {k:<{width}}  {_words(v)}" for k, v in variant.definition.items()]
     return "\n".join(lines)
+
+
+def _words(value: Any) -> str:
+    """A value of a definition, as its file writes it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "; ".join(value) or "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def run(name: str, *, runs: Path, suite: str | None) -> str:

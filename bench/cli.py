@@ -37,6 +37,9 @@ DataOption = Annotated[
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="Scale: smoke, demo, mini, alexnet, or a .toml file")]
 MethodsOption = Annotated[str | None, typer.Option("--methods", "-m", help="Comma-separated [default: all]")]
 SeedsOption = Annotated[str | None, typer.Option("--seeds", help="Comma-separated [default: the suite's]")]
+PublishedOption = Annotated[
+    bool, typer.Option("--as-published", help="Each row under the variant and backbone of its paper")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0, help="Seconds between checkpoints")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes [default: by cores]")]
@@ -109,6 +112,7 @@ def reproduce(
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
     on: Annotated[str, typer.Option("--on", help="inline (here), or local (one detached process)")] = "inline",
+    as_published: PublishedOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs")] = False,
     runs: RunsOption = None,
     data: DataOption = None,
@@ -119,7 +123,7 @@ def reproduce(
     """Compute a table: plan its runs, execute those that are not done, draw it."""
     from bench import workflow
 
-    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data))
+    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data), as_published)
     if dry_run:
         workflow.print_plan(asked)
         return
@@ -136,6 +140,7 @@ def plan(
     suite: SuiteOption,
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
+    as_published: PublishedOption = False,
     runs: RunsOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -143,7 +148,7 @@ def plan(
     """Print the runs that a table needs, and which of them are done."""
     from bench import workflow
 
-    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data))
+    asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data), as_published)
     workflow.print_plan(asked, as_json=as_json)
 
 
@@ -155,6 +160,7 @@ def run(
     options: Annotated[str, typer.Option("--options", help='The method\'s, as JSON: {"rotations": 2}')] = "{}",
     protocol: Annotated[str | None, typer.Option("--protocol", help="Without it: only pretrain")] = None,
     variant: Annotated[str, typer.Option("--variant")] = "standard",
+    backbone: Annotated[str | None, typer.Option("--backbone", help="[default: the suite's]")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     runs: RunsOption = None,
     data: DataOption = None,
@@ -168,7 +174,7 @@ def run(
     if run_id is not None:
         ids = workflow.ids_of_run(run_id, roots[0])
     elif suite is not None and method is not None:
-        ids = workflow.ids_of_cell(workflow.Cell(suite, method, options, protocol, variant, seed), *roots)
+        ids = workflow.ids_of_cell(workflow.Cell(suite, method, options, protocol, variant, backbone, seed), *roots)
     else:
         raise BenchError("name a run id, or a cell by --suite, --method and --protocol")
     failed = workflow.launch(ids, "inline", *roots, workflow.How(workers, checkpoint_every), print)
@@ -183,9 +189,7 @@ def table(
     suite: SuiteOption,
     fmt: Annotated[Format, typer.Option("--format", "-f")] = Format.terminal,
     out: Annotated[Path | None, typer.Option("--out", help="A file instead of standard output")] = None,
-    as_published: Annotated[
-        bool, typer.Option("--as-published", help="Each row under the variant and backbone of its paper")
-    ] = False,
+    as_published: PublishedOption = False,
     standalone: Annotated[bool, typer.Option("--standalone", help="LaTeX: a whole document")] = False,
     runs: RunsOption = None,
 ) -> None:
@@ -331,6 +335,30 @@ def data_prepare(
 
     runs_folder, data_folder = _roots(runs, data)
     print(prepare_data(name, data_folder, cache_root(runs_folder)))
+
+
+@data_app.command("pack")
+def data_pack(
+    name: Annotated[str, typer.Argument(help="A data set, or the path of one", show_default=False)],
+    side: Annotated[int, typer.Option("--side", min=1, help="Pixels to resize to: 256/224 of the crop")] = 256,
+    mode: Annotated[str, typer.Option("--mode", help="short: the short side; square: both sides")] = "short",
+    kernel: Annotated[str, typer.Option("--kernel", help="bilinear, bicubic or nearest")] = "bilinear",
+    antialias: Annotated[bool, typer.Option("--antialias/--no-antialias", help="Smooth when shrinking")] = True,
+    check: Annotated[bool, typer.Option("--check", help="Hold what is packed against its checksums instead")] = False,
+    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave out images that do not decode")] = False,
+    data: DataOption = None,
+    runs: RunsOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Resize all images once and keep the pixels, in the cache: probes then decode nothing, to the same numbers."""
+    from bench import workflow
+    from bench.data.pack import Geometry
+    from bench.paths import cache_root
+
+    runs_folder, data_folder = _roots(runs, data)
+    asked = workflow.Packing(data_folder, cache_root(runs_folder), workers, check, skip_corrupt)
+    for line in workflow.pack_data(name, Geometry(side, mode, kernel, antialias), asked):
+        print(line)
 
 
 @app.command()

@@ -76,7 +76,7 @@ def pretraining_data(suite: Suite, method: str) -> str:
 def current(suite: Suite, method: str, backbone: str, protocol: str, variant: str) -> dict[str, Any]:
     """What a fresh result of that cell would carry; a result that differs in any of these is stale."""
     return {
-        "protocol_digest": definitions.load(protocol).variant(variant, suite).digest,
+        "protocol_digest": definitions.load(protocol).variant(variant, suite, backbone).digest,
         "method_version": registry.entry("methods", method).version,
         "backbone_version": registry.entry("backbones", backbone).version,
         "pretraining_digest": digest(pretraining(suite, method)),

@@ -11,9 +11,12 @@ from bench import identity, registry
 from bench.errors import BenchError
 from bench.identity import Spec, digest, run_id
 from bench.protocols import definitions
-from bench.report.spec import TableSpec
+from bench.report.spec import RowSpec, TableSpec, resolve_backbone, resolve_variant
 from bench.runfolder import RunFolder
 from bench.suite import Role, Suite
+
+_IMAGENET = 1_281_167
+"""Training images of ILSVRC12, by which a budget in iterations is estimated in epochs."""
 
 Digests = Callable[[Role, str], "str | None"]
 """(role, "train" or "test") -> the data digest, None where the data are not there (dry runs only)."""
@@ -56,14 +59,17 @@ def plan(
     *,
     methods: list[str] | None = None,
     seeds: Iterable[int] | None = None,
+    as_published: bool = False,
 ) -> Plan:
     """Every run that the tables need at this suite, each once.
 
-    ``methods`` and ``seeds`` narrow the plan; by default all registered methods, the suite's seeds.
+    ``methods`` and ``seeds`` narrow the plan; by default all registered methods, the suite's seeds. ``as_published``:
+    each row on the backbone and under the variant of its published number.
 
     Raises:
-        BenchError: an unknown method was asked for.
+        BenchError: an unknown method was asked for, or the suite's backbone is unknown.
     """
+    registry.entry("backbones", suite.backbone)
     registered = registry.entries("methods")
     for name in methods or []:
         registry.entry("methods", name)
@@ -71,15 +77,25 @@ def plan(
     runs: dict[str, Run] = {}
     skipped: list[Skipped] = []
     for table in tables:
-        evaluations = sorted({(c.protocol, c.variant) for c in table.columns if c.protocol is not None})
         for row in table.measured_rows(registered):
             if methods and row.method not in methods:
                 continue
             if row.method not in known:
-                skipped.append(Skipped(row.published or row.method or "?", "not implemented"))
+                skipped.append(Skipped(_label(row), "not implemented"))
+                continue
+            backbone = resolve_backbone(row, suite.backbone, as_published)
+            evaluations = []
+            measured = {(column.protocol, resolve_variant(row, column, as_published)) for column in table.columns}
+            for protocol, variant in sorted(measured):
+                why = definitions.obstacle(protocol, variant, suite, backbone)
+                if why:
+                    skipped.append(Skipped(_label(row), f"not implemented ({why})"))
+                else:
+                    evaluations.append((protocol, variant))
+            if not evaluations:
                 continue
             for seed in suite.seeds if seeds is None else seeds:
-                parent = pretrain(suite, row.method, digests, seed=seed, options=row.options)
+                parent = pretrain(suite, row.method, digests, seed=seed, options=row.options, backbone=backbone)
                 runs[parent.id] = parent
                 for protocol, variant in evaluations:
                     child = evaluate(suite, parent, protocol, variant, digests)
@@ -87,12 +103,21 @@ def plan(
     return Plan(tuple(runs.values()), tuple(skipped))
 
 
-def pretrain(suite: Suite, method: str, digests: Digests, *, seed: int, options: dict[str, Any] | None = None) -> Run:
-    """The run that gives the suite's backbone its weights by ``method``.
+def pretrain(
+    suite: Suite,
+    method: str,
+    digests: Digests,
+    *,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    backbone: str | None = None,
+) -> Run:
+    """The run that gives a backbone, by default the suite's, its weights by ``method``.
 
     Raises:
-        BenchError: unknown method, or the suite binds no data set to the role.
+        BenchError: unknown method or backbone, or the suite binds no data set to the role.
     """
+    backbone = backbone or suite.backbone
     pretraining = identity.pretraining(suite, method)
     role = suite.role("imagenet" if identity.needs_labels(method) else "pretrain")
     return Run(
@@ -101,8 +126,8 @@ def pretrain(suite: Suite, method: str, digests: Digests, *, seed: int, options:
             "suite": suite.name,
             "method": method,
             "options": suite.options(method, options),
-            "backbone": suite.backbone,
-            "versions": _versions(method, suite.backbone),
+            "backbone": backbone,
+            "versions": _versions(method, backbone),
             "seed": seed,
             "pretraining": pretraining,
             "pretraining_data": role.name(),
@@ -117,10 +142,14 @@ def evaluate(suite: Suite, parent: Run, protocol: str, variant: str, digests: Di
     """The run that measures ``parent``'s backbone under a protocol variant.
 
     Raises:
-        BenchError: unknown protocol or variant, or the suite binds no data set to its role.
+        BenchError: unknown protocol or variant, one that does not fit the suite or the backbone, or the suite binds no
+            data set to its role.
     """
-    found = definitions.load(protocol)
-    made = found.variant(variant, suite)
+    found, backbone = definitions.load(protocol), parent.spec["backbone"]
+    made = found.variant(variant, suite, backbone)
+    why = definitions.obstacle(protocol, variant, suite, backbone)
+    if why:
+        raise BenchError(f"{backbone} cannot be measured under {variant} at suite {suite.name!r}: {why}")
     role = suite.role(found.role)
     shared = ("suite", "method", "options", "backbone", "versions", "seed", "pretraining_data", "pretraining_digest")
     return Run(
@@ -151,6 +180,10 @@ def pending(plan: Plan, runs: Path) -> list[Run]:
     return [run for run in todo if run.parent is not None or run.id in wanted or run.id not in with_children]
 
 
+def _label(row: RowSpec) -> str:
+    return row.published or row.method
+
+
 def _versions(method: str, backbone: str) -> dict[str, int]:
     return {
         "method": registry.entry("methods", method).version,
@@ -177,7 +210,9 @@ def parse_methods(text: str | None) -> list[str] | None:
 def gpu_hours(run: Run, suite: Suite) -> float:
     """A static estimate: epochs times what one costs at this suite (0 at the toy suites, which need no GPU)."""
     if run.spec["kind"] == "evaluate":
-        epochs = run.spec["protocol"]["definition"]["epochs"]
+        definition = run.spec["protocol"]["definition"]
+        images = definition.get("iterations", 0) * definition["batch"]
+        epochs = definition.get("epochs") or images / _IMAGENET
     else:
         recipe = run.spec["pretraining"]["recipe"]
         epochs = recipe["epochs"] if recipe else 0

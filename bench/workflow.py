@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import plan as planning
 from bench import suite as suites
+from bench.data.base import Dataset
+from bench.data.pack import Geometry
 from bench.errors import BenchError, did_you_mean
 from bench.launch.base import Launcher, Work
 from bench.paths import cache_root
@@ -39,6 +41,8 @@ class Request:
     seeds: str | None
     runs: Path
     data: Path
+    as_published: bool = False
+    """Each row under the variant and on the backbone of its paper."""
 
     def plan(self, *, need_data: bool) -> Plan:
         """Raises BenchError: an unknown name, a bad seed, or missing data (unless they are not needed)."""
@@ -49,6 +53,7 @@ class Request:
             digests(self.runs, self.data, need_data=need_data),
             methods=planning.parse_methods(self.methods),
             seeds=_seeds(self.seeds),
+            as_published=self.as_published,
         )
 
 
@@ -111,8 +116,7 @@ def launch(ids: list[str], on: str, runs: Path, data: Path, how: How, say: Say) 
     launcher = _launcher(on)
     for run_id in ids:
         RunFolder(runs / run_id).resume()
-    workers = how.workers if how.workers is not None else max(0, min(8, (os.cpu_count() or 1) - 1))
-    work = Work(runs, tuple(ids), data, cache_root(runs), workers, how.checkpoint_seconds)
+    work = Work(runs, tuple(ids), data, cache_root(runs), _loaders(how.workers), how.checkpoint_seconds)
     return launcher.launch(work, say)
 
 
@@ -137,6 +141,8 @@ class Cell:
     options: str
     protocol: str | None
     variant: str
+    backbone: str | None
+    """None: the suite's."""
     seed: int
 
 
@@ -150,10 +156,22 @@ def ids_of_cell(cell: Cell, runs: Path, data: Path) -> list[str]:
         raise BenchError("--options is not a JSON object", mend='such as {"rotations": 2}')
     suite = suites.load(cell.suite)
     look = digests(runs, data, need_data=True)
-    made: list[Run] = [planning.pretrain(suite, cell.method, look, seed=cell.seed, options=options)]
+    parent = planning.pretrain(suite, cell.method, look, seed=cell.seed, options=options, backbone=cell.backbone)
+    made: list[Run] = [parent]
     if cell.protocol is not None:
-        made.append(planning.evaluate(suite, made[0], cell.protocol, cell.variant, look))
+        made.append(planning.evaluate(suite, parent, cell.protocol, cell.variant, look))
     return [RunFolder.create(runs, run.spec).id for run in made]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What ``bench data pack`` was asked for, but for the data set and the geometry."""
+
+    data: Path
+    cache: Path
+    workers: int | None
+    check: bool
+    skip_corrupt: bool
 
 
 def prepare_data(name: str, data: Path, cache: Path) -> str:
@@ -168,13 +186,43 @@ def prepare_data(name: str, data: Path, cache: Path) -> str:
     bar = bars.add_task(name, total=None)
 
     def progress(done: int, of: int | None) -> None:
-        bars.start()
+        if not bars.live.is_started:
+            bars.start()
         bars.update(bar, completed=done, total=of)
 
     try:
         return prepare(name, data, cache, progress=progress)
     finally:
-        bars.stop()
+        if bars.live.is_started:
+            bars.stop()
+
+
+def pack_data(name: str, geometry: Geometry, asked: Packing) -> Iterator[str]:
+    """Pack the splits of a data set that are there, under a progress bar, or check their stores; a line for each."""
+    from bench.data import catalog
+    from bench.data.pack import check
+
+    cache = asked.cache
+    for split in catalog.splits_there(name, asked.data):
+        dataset = catalog.open_dataset(name, (split,), root=asked.data, cache=cache, skip_corrupt=asked.skip_corrupt)
+        if asked.check:
+            folder = check(dataset, geometry, cache)
+            yield f"{dataset.name}: {len(dataset):,} packed images match their checksums: {folder}"
+        else:
+            folder = _pack(dataset, geometry, cache, _loaders(asked.workers))
+            yield f"{dataset.name}: {len(dataset):,} images are packed: {folder}"
+
+
+def _pack(dataset: Dataset, geometry: Geometry, cache: Path, workers: int) -> Path:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from bench.data.pack import pack
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(dataset.name, total=len(dataset))
+        return pack(dataset, geometry, cache, workers=workers, progress=lambda done: bars.update(bar, completed=done))
 
 
 def write_tables(asked: Request, out: Path | None, say: Say) -> None:
@@ -185,14 +233,20 @@ def write_tables(asked: Request, out: Path | None, say: Say) -> None:
     from bench.report.render import render
 
     folder = out or asked.runs / "tables"
+    kind = ".as-published" if asked.as_published else ""
     for name in asked.tables:
-        drawn = drawing(name, asked.suite, asked.runs, seeds=_seeds(asked.seeds))
+        drawn = drawing(name, asked.suite, asked.runs, as_published=asked.as_published, seeds=_seeds(asked.seeds))
         say(for_screen(drawn))
         for fmt, suffix in SUFFIX.items():
-            path = folder / f"{name}.{suites.load(asked.suite).name}.{suffix}"
+            path = folder / f"{name}.{suites.load(asked.suite).name}{kind}.{suffix}"
             with atomic(path) as file:
                 file.write(render(drawn, fmt))
             say(f"wrote {path}")
+
+
+def _loaders(asked: int | None) -> int:
+    """Loader processes: as many as asked for, else by cores."""
+    return asked if asked is not None else max(0, min(8, (os.cpu_count() or 1) - 1))
 
 
 def _launcher(on: str) -> Launcher:

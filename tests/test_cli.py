@@ -158,7 +158,7 @@ def test_show_method_and_protocol():
     shown = bench("show", "method", "rotation").stdout
     assert "ICLR" in shown
     assert '"epochs": 30' in shown
-    assert "features      1200" in bench("show", "protocol", "imagenet-linear", "--suite", "mini").stdout
+    assert "features 1200" in bench("show", "protocol", "imagenet-linear", "--suite", "mini").stdout
 
 
 def test_a_detached_local_process_outlives_its_shell(tmp_path):

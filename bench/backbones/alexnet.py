@@ -83,6 +83,7 @@ class AlexNet(Backbone):
         "alexnet-mini": {"widths": (32, 64, 128, 128, 128), "conv1": (5, 2, 2), "input_side": 56},
     }  # fmt: skip
     stages = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    input_side = 224
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class AlexNet(Backbone):
         norm: str = "batch",
         lrn: str = "none",
         preprocess: str | dict[str, Any] = "imagenet",
-        input_side: int = 224,
+        input_side: int = input_side,
         fc: Sequence[int] = (),
     ) -> None:
         super().__init__()

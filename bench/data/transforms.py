@@ -63,6 +63,17 @@ def center_crop(image: Tensor, side: int) -> Tensor:
     return _crop(image, height // 2, width // 2, side, side)
 
 
+def ten_crop(image: Tensor, side: int) -> Tensor:
+    """(10, C, side, side): the four corners and the centre, then those of the mirrored image (as torchvision's).
+
+    Raises:
+        BenchError: the image is smaller than the squares.
+    """
+    down, right = _room(image, side)
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    return torch.stack([_crop(x, *at, side, side) for x in (image, image.flip(-1)) for at in corners])
+
+
 def random_resized_crop(
     image: Tensor,
     side: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def work_off(work: Work, *, launcher: str, say: Callable[[str], None], progress:
             say(f"{run_id} failed: {error}")
             failed.append(run_id)
         except Exception as error:
-            folder.note(traceback.format_exc())
+            with contextlib.suppress(OSError):  # a full disk may be what went wrong
+                folder.note(traceback.format_exc())
             say(f"{run_id} failed: {type(error).__name__}: {error}; traceback in {folder.path / 'out.log'}")
             failed.append(run_id)
     return failed

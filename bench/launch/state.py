@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ COLUMNS = [
 def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
     """The runs whose id equals, starts with, or matches (``*``) one of the patterns; all without patterns.
 
+    A folder that is not a run's, or whose spec is damaged, is left out with a warning.
+
     Raises:
         BenchError: a pattern that fits no run.
     """
-    found = [RunFolder(path.parent) for path in sorted(runs.glob("*/spec.json"))]
+    found = [RunFolder(path.parent) for path in sorted(runs.glob("*/spec.json")) if _is_run(path.parent)]
     if not patterns:
         return found
     kept: dict[str, RunFolder] = {}
@@ -35,6 +38,15 @@ def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
             raise BenchError(f"no run is called {pattern!r}", where=runs, mend="`bench status` lists them")
         kept |= {f.id: f for f in fit}
     return [kept[key] for key in sorted(kept)]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        RunFolder(folder).spec()
+    except BenchError as error:
+        warnings.warn(f"not a run, left out: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def frame(runs: Path) -> pd.DataFrame:
@@ -72,11 +84,10 @@ def progress(folder: RunFolder) -> tuple[float, float] | None:
     """(fraction done, seconds to go) of a run that has begun to train, from its log."""
     log = folder.log()
     spec = read_json(folder.path / "spec.json")
-    if spec["kind"] == "evaluate":
-        epochs = spec["protocol"]["definition"].get("epochs")
-    else:
-        epochs = (spec["pretraining"]["recipe"] or {}).get("epochs")
-    if not log or not epochs:
+    budget = spec["protocol"]["definition"] if spec["kind"] == "evaluate" else spec["pretraining"]["recipe"] or {}
+    unit = "update" if budget.get("iterations") else "epoch"
+    whole = budget.get("iterations") or budget.get("epochs")
+    if not log or not whole:
         return None
-    done = min(1.0, log[-1]["epoch"] / epochs)
+    done = min(1.0, log[-1][unit] / whole)
     return done, log[-1]["seconds"] * (1 - done) / done if done else 0.0

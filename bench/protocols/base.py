@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bench.backbones.base import Backbone
     from bench.data.base import Dataset
+    from bench.data.pack import Geometry
     from bench.protocols.definitions import Variant
     from bench.runfolder import Attempt
     from bench.training.loop import Execution
@@ -52,6 +53,10 @@ class Protocol(ABC):
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self.definition = variant.definition
+
+    def geometry(self, backbone: Backbone) -> Geometry | None:
+        """The fixed resize that every view of an image starts with, so that a packed store of it will do."""
+        return None
 
     @abstractmethod
     def evaluate(

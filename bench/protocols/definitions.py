@@ -6,20 +6,22 @@ The .toml says *what* is measured (everything that can move the number); the .py
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from bench import registry
 from bench.errors import BenchError, did_you_mean
 from bench.files import canonical
-from bench.suite import Suite, read_toml
+from bench.suite import Strict, Suite, read_toml, validate
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to measure, complete: ``definition`` holds every choice, after the suite's overrides."""
+    """One way to measure, complete: ``definition`` holds every choice, after a backbone's and a suite's overrides."""
 
     protocol: str
     version: int
@@ -43,25 +45,59 @@ class Definition:
     role: str
     """The data role that the suite binds to a data set."""
     variants: dict[str, dict[str, Any]]
+    file: Path
+    schema: type[Strict] | None = None
+    """What a definition must hold; None: anything."""
 
-    def variant(self, name: str, suite: Suite | None = None) -> Variant:
-        """The variant under the suite's overrides (which apply to ``standard`` only).
+    def backbones(self, name: str) -> tuple[str, ...]:
+        """The backbones for which the variant has tables of its own, and which alone it measures; none: any."""
+        return tuple(self.variants[name].get("on", ()))
+
+    def places(self) -> list[tuple[str, str | None]]:
+        """(variant, backbone) of every definition there is; None: any backbone."""
+        return [(name, backbone) for name in self.variants for backbone in self.backbones(name) or (None,)]
+
+    def variant(self, name: str, suite: Suite | None = None, backbone: str | None = None) -> Variant:
+        """The variant for a backbone, under the suite's overrides (which apply to ``standard`` only).
 
         Raises:
-            BenchError: no such variant; an override of a key that the variant does not have.
+            BenchError: no such variant, or not for that backbone; a key or value that the protocol does not know;
+                an override of a key that the variant does not have.
         """
         if name not in self.variants:
             raise did_you_mean(f"variant of {self.name}", name, list(self.variants))
-        definition = dict(self.variants[name])
+        own = self.backbones(name)
+        if own and backbone not in own:
+            raise BenchError(_not_for(name, backbone), where=self.file, mend=f"it knows {', '.join(own)}")
+        definition = {key: value for key, value in self.variants[name].items() if key != "on"}
+        if own:
+            definition |= self.variants[name]["on"][backbone]
         if suite is not None and name == "standard":
             for key, value in suite.protocols.get(self.name, {}).items():
-                if key not in definition:
-                    raise BenchError(
-                        f"suite {suite.name!r} overrides {key!r}, which {self.name} does not have",
-                        mend=f"known: {', '.join(definition)}",
-                    )
-                definition[key] = value
+                definition |= self._overridden(definition, key, value, suite)
+        self.parse(definition, f"{self.file}, [{name}]" + (f" at suite {suite.name}" if suite else ""))
         return Variant(self.name, self.version, name, definition)
+
+    def parse(self, definition: dict[str, Any], where: str) -> Strict | None:
+        """The definition as the protocol's schema; None where it has none.
+
+        Raises:
+            BenchError: a key is unknown or missing, or a value is not understood.
+        """
+        return validate(self.schema, definition, where) if self.schema else None
+
+    def _overridden(self, definition: dict[str, Any], key: str, value: Any, suite: Suite) -> dict[str, Any]:
+        """The top-level entry in which an override changes something: a key, or a key of one of the tables."""
+        if key in definition:
+            return {key: value}
+        for name, table in definition.items():
+            if isinstance(table, dict) and key in table:
+                return {name: {**table, key: value}}
+        inner = [inside for table in definition.values() if isinstance(table, dict) for inside in table]
+        raise BenchError(
+            f"suite {suite.name!r} overrides {key!r}, which {self.name} does not have",
+            mend=f"known: {', '.join(dict.fromkeys([*definition, *inner]))}",
+        )
 
 
 @cache
@@ -76,7 +112,40 @@ def load(name: str) -> Definition:
     data = read_toml(file)
     if not data or not all(isinstance(v, dict) for v in data.values()):
         raise BenchError("a protocol's file holds one [section] a variant", where=file)
-    return Definition(name, entry.version, entry.title, entry.facts["role"], data)
+    return Definition(name, entry.version, entry.title, entry.facts["role"], data, file, _schema(entry))
+
+
+def _schema(entry: registry.Entry) -> type[Strict] | None:
+    """The class that a protocol's literal ``schema`` names as ``module:Class``."""
+    module, _, name = entry.facts.get("schema", "").partition(":")
+    return getattr(importlib.import_module(module), name) if module else None
+
+
+def obstacle(protocol: str, variant: str, suite: Suite, backbone: str) -> str:
+    """Why no run could ever measure a backbone under the variant at the suite; empty where one can."""
+    if protocol not in registry.names("protocols"):
+        return f"protocol {protocol} does not exist yet"
+    found = load(protocol)
+    if variant not in found.variants:
+        return f"protocol variant {variant} does not exist yet"
+    if backbone not in registry.names("backbones"):
+        return f"backbone {backbone} does not exist yet"
+    if found.backbones(variant) and backbone not in found.backbones(variant):
+        return _not_for(variant, backbone)
+    parsed = found.parse(found.variant(variant, suite, backbone).definition, str(found.file))
+    return parsed.obstacle(backbone, suite.backbone) if isinstance(parsed, Fitting) else ""
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """A schema whose variants do not fit every backbone."""
+
+    def obstacle(self, backbone: str, usual: str) -> str:
+        """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
+
+
+def _not_for(variant: str, backbone: str | None) -> str:
+    return f"{variant} does not say how to measure {backbone or 'a backbone that is not named'}"
 
 
 def heldout_share(suite: Suite) -> float:

@@ -16,6 +16,20 @@ from torch.optim import Optimizer
 from bench.backbones.base import Backbone
 from bench.data import transforms
 from bench.data.base import Sample
+from bench.data.pack import Geometry
+from bench.errors import BenchError
+from bench.protocols.probe import (
+    AdaptiveMax,
+    Average,
+    Bilinear,
+    Init,
+    LargestSquare,
+    Normal,
+    NormalByClasses,
+    Pool,
+    Probe,
+    UniformByFeatures,
+)
 from bench.training.device import total
 from bench.training.optim import SweepSGD
 from bench.training.recipe import SGD, Optimiser
@@ -31,7 +45,7 @@ class FrozenNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, fabric: Fabric, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, fabric: Fabric, momentum: float, eps: float) -> None:
         super().__init__()
         self.fabric, self.momentum, self.eps = fabric, momentum, eps
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -55,48 +69,108 @@ class FrozenNorm(nn.Module):
         return centred * torch.rsqrt(var + self.eps)[:, None, None]
 
 
+def geometry(probe: Probe, input_side: int) -> Geometry:
+    """The resize before every crop, of training and test images alike."""
+    return Geometry(probe.sides(input_side)[1], probe.resize, probe.kernel, probe.antialias)
+
+
+def pooling(pool: Pool, stage: str, features: Tensor) -> nn.Module:
+    """What reduces a stage's features (B, C, h, w) to about 9,000 values an image."""
+    _, channels, height, width = features.shape
+    match pool:
+        case LargestSquare():
+            return nn.AdaptiveAvgPool2d(max(1, min(int((pool.features / channels) ** 0.5), height, width)))
+        case AdaptiveMax():
+            return nn.AdaptiveMaxPool2d(pool.sizes[stage])
+        case Average():
+            return nn.AvgPool2d(*pool.windows[stage])
+        case Bilinear():
+            size = pool.sizes[stage]
+            return nn.Upsample((size, size), mode="bilinear", align_corners=pool.align_corners)
+
+
+def initial(init: Init, classes: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Weights (classes, dim) and bias (classes,), from torch's global generator."""
+    weight, bias = torch.empty(classes, dim), torch.zeros(classes)
+    match init:
+        case Normal():
+            return weight.normal_(std=init.std), bias
+        case NormalByClasses():
+            return weight.normal_(std=(2 / classes) ** 0.5), bias
+        case UniformByFeatures():
+            bound = dim**-0.5
+            return weight.uniform_(-bound, bound), bias.uniform_(-bound, bound)
+
+
 class Head(nn.Module):
     """One linear classifier a learning rate on one stage: (B, C, h, w) -> (B, L, classes)."""
 
-    def __init__(self, features: Tensor, bound: int, classes: int, rates: int, fabric: Fabric) -> None:
+    scale: Parameter | None
+    shift: Parameter | None
+
+    def __init__(self, features: Tensor, stage: str, probe: Probe, classes: int, fabric: Fabric) -> None:
         super().__init__()
-        _, channels, height, width = features.shape
-        self.side = max(1, min(int((bound / channels) ** 0.5), height, width))
-        self.norm = FrozenNorm(channels, fabric)
-        self.rates, self.classes = rates, classes
-        dim = channels * self.side**2
+        self.pool = pooling(probe.pool, stage, features)
+        pooled = self.pool(features)
+        self.channels, self.dim = pooled.shape[1], pooled[0].numel()
+        self.rates, self.classes = len(probe.rates), classes
+        norm = probe.norm
+        self.norm = nn.Identity() if norm.kind == "none" else FrozenNorm(self.channels, fabric, norm.momentum, norm.eps)
         # every rate starts from the same draw: the sweep compares rates, not draws
-        self.weight = Parameter(torch.empty(classes, dim).normal_(std=0.01).repeat(rates, 1, 1))
-        self.bias = Parameter(torch.zeros(rates, classes))
+        weight, bias = initial(probe.init, classes, self.dim)
+        self.weight = Parameter(weight.repeat(self.rates, 1, 1))
+        self.bias = Parameter(bias.repeat(self.rates, 1))
+        affine = norm.kind == "batch-affine"
+        self.scale = Parameter(torch.ones(self.rates, self.channels)) if affine else None
+        self.shift = Parameter(torch.zeros(self.rates, self.channels)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> logits (B, L, classes)."""
-        x = self.norm(F.adaptive_avg_pool2d(x, self.side)).flatten(1)
-        return F.linear(x, self.weight.flatten(0, 1), self.bias.flatten()).unflatten(1, (self.rates, self.classes))
+        x = self.norm(self.pool(x)).flatten(1)
+        weight, bias = self._folded()
+        return F.linear(x, weight.flatten(0, 1), bias.flatten()).unflatten(1, (self.rates, self.classes))
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (L, classes, dim) and bias (L, classes), into which each rate's scale and shift are multiplied."""
+        if self.scale is None or self.shift is None:
+            return self.weight, self.bias
+        maps = self.weight.unflatten(2, (self.channels, -1))
+        bias = self.bias + torch.einsum("lkcp,lc->lk", maps, self.shift)
+        return (maps * self.scale[:, None, :, None]).flatten(2), bias
 
 
 class LinearHeads(Task):
     """All stages' heads on one frozen forward pass. The backbone is no submodule: it is neither trained nor saved.
 
     Frozen means frozen: it stays in eval mode, so its running statistics do not move.
+
+    Raises:
+        BenchError: the variant does not fit the backbone's input side or stages.
     """
 
-    def __init__(self, backbone: Backbone, definition: dict[str, Any], classes: int, fabric: Fabric) -> None:
+    def __init__(self, backbone: Backbone, probe: Probe, classes: int, fabric: Fabric) -> None:
         super().__init__()
+        misfit = probe.misfit(backbone.input_side, backbone.stages)
+        if misfit:
+            raise BenchError(misfit, where=backbone.config["backbone"])
         self._frozen = (backbone.to(fabric.device).to(memory_format=torch.channels_last).eval().requires_grad_(False),)
-        self.definition = definition
-        self.multipliers = torch.tensor(definition["rates"])
-        side = backbone.input_side
-        blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=fabric.device)
+        self.probe = probe
+        self.side, self.geometry = probe.sides(backbone.input_side)[0], geometry(probe, backbone.input_side)
+        self.multipliers = torch.tensor(probe.rates)
+        blank = torch.zeros(1, 3, self.side, self.side, dtype=torch.uint8, device=fabric.device)
         with torch.no_grad():
             features = backbone(blank)
-        bound, rates = definition["features"], len(definition["rates"])
-        self.heads = nn.ModuleDict({s: Head(features[s], bound, classes, rates, fabric) for s in backbone.stages})
+        self.heads = nn.ModuleDict({s: Head(features[s], s, probe, classes, fabric) for s in backbone.stages})
 
     @property
     def backbone(self) -> Backbone:
         """The frozen backbone."""
         return self._frozen[0]
+
+    @property
+    def test_crops(self) -> int:
+        """Crops of a test image."""
+        return 10 if self.probe.test.crop == "ten" else 1
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> {stage: logits (B, L, classes)}."""
@@ -104,25 +178,48 @@ class LinearHeads(Task):
             features = self.backbone(images)
         return {stage: head(features[stage]) for stage, head in self.heads.items()}
 
+    def scores(self, views: Tensor) -> dict[str, Tensor]:
+        """Test views -> {stage: (B, L, classes)}: logits; of (B, 10, 3, S, S) the mean softmax of the ten crops."""
+        if self.test_crops == 1:
+            return self(views)
+        of_crops = self(views.flatten(0, 1))
+        return {s: x.float().softmax(-1).unflatten(0, (-1, self.test_crops)).mean(1) for s, x in of_crops.items()}
+
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
-        """uint8 (3, S, S): a random crop of the resized image, perhaps mirrored."""
-        crop = transforms.random_crop(self._resized(sample), self.backbone.input_side, generator)
-        return transforms.flip(crop, generator)
+        """uint8 (3, S, S): a crop of the resized image, perhaps mirrored."""
+        how = self.probe.train
+        image = self._resized(sample, how.square)
+        if how.crop == "random":
+            image = transforms.random_crop(image, self.side, generator)
+        else:
+            image = transforms.center_crop(image, self.side)
+        return transforms.flip(image, generator) if how.flip else image
 
     def test_view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
-        """uint8 (3, S, S): the centre crop of the resized image."""
-        return transforms.center_crop(self._resized(sample), self.backbone.input_side)
+        """uint8 (3, S, S): the centre crop of the resized image; or (10, 3, S, S): ten crops of it."""
+        image = self._resized(sample, self.probe.test.square)
+        return (transforms.ten_crop if self.test_crops == 10 else transforms.center_crop)(image, self.side)
 
-    def _resized(self, sample: Sample) -> Tensor:
-        short = round(self.backbone.input_side * 256 / 224)
-        return transforms.resize_short(
-            sample.image, short, kernel=self.definition["kernel"], antialias=self.definition["antialias"]
-        )
+    def _resized(self, sample: Sample, square: bool) -> Tensor:
+        image = self.geometry.resize(sample.image)
+        return transforms.center_crop(image, self.geometry.side) if square else image
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
-        """SGD at every rate of the sweep at once."""
+        """SGD at every rate of the sweep at once; the bias, and the norm's scale and shift, as the variant says."""
         assert isinstance(spec, SGD)
-        return SweepSGD(parameters, spec.lr, self.multipliers, spec.momentum, spec.weight_decay)
+        probe, heads = self.probe, list(self.heads.values())
+        groups: list[dict[str, Any]] = [
+            {"params": [h.weight for h in heads]},
+            {
+                "params": [h.bias for h in heads],
+                "rate": probe.bias_rate,
+                "weight_decay": spec.weight_decay * probe.bias_decay,
+            },
+        ]
+        if probe.norm.kind == "batch-affine":
+            affine = [p for h in heads for p in (h.scale, h.shift)]
+            groups.append({"params": affine, "weight_decay": spec.weight_decay * probe.norm.decay})
+        return SweepSGD(groups, spec.lr, self.multipliers, spec.momentum, spec.weight_decay, spec.nesterov)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """Cross-entropy summed over stages and rates: no two heads share a parameter, so each trains alone."""

@@ -3,7 +3,8 @@
 Heads on all stages train from one frozen forward pass. ``standard``: features pooled to at most 9,600 values,
 BatchNorm without affine, one linear layer; five learning rates train side by side on the training images less a
 held-out slice, one is chosen on that slice for each stage, and that head is measured on the test images once, at
-the last epoch.
+the last epoch. The other variants are the papers' own: one rate, all training images, nothing chosen, at the papers'
+224 or 227 pixels only.
 
 Papers: Zhang, Isola, Efros, "Colorful Image Colorization" (ECCV 2016), section 3.2 and Split-Brain (CVPR 2017),
 Table 2, made the table; Goyal et al., "Scaling and Benchmarking Self-Supervised Visual Representation Learning"
@@ -22,10 +23,13 @@ from bench.data.images import subset
 from bench.errors import BenchError
 from bench.metrics import ranks
 from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
-from bench.protocols.heads import LinearHeads, rank_of
+from bench.protocols.heads import LinearHeads, geometry, rank_of
+from bench.protocols.probe import InverseRoot as InverseRootRule
+from bench.protocols.probe import Probe, Rows, Steps
+from bench.suite import validate
 from bench.training.device import derive
 from bench.training.loop import embed, train
-from bench.training.recipe import SGD, MultiStep, Recipe
+from bench.training.recipe import SGD, InverseRoot, MultiStep, Recipe, Schedule, Table
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
     from bench.backbones.base import Backbone
     from bench.data.base import Dataset
+    from bench.data.pack import Geometry
+    from bench.protocols.definitions import Variant
     from bench.runfolder import Attempt
     from bench.training.loop import Execution
     from bench.training.task import Batch
@@ -43,6 +49,15 @@ class ImageNetLinear(Protocol):
 
     title, citation, version = "ImageNet linear probe", "zhang2017split", 1
     role = "imagenet"
+    schema = "bench.protocols.probe:Probe"
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self.probe = validate(Probe, variant.definition, f"{variant.protocol}, {variant.name}")
+
+    def geometry(self, backbone: Backbone) -> Geometry:
+        """The resize before every crop, of training and test images alike."""
+        return geometry(self.probe, backbone.input_side)
 
     def evaluate(
         self,
@@ -59,24 +74,38 @@ class ImageNetLinear(Protocol):
         if train.classes != test.classes:
             raise BenchError(f"{train.name} and {test.name} have different classes")
         torch.manual_seed(derive(seed, "probe"))
-        heads = LinearHeads(backbone, self.definition, len(train.classes), fabric)
-        held = held_out(train.ids, train.labels, self.definition["heldout"])
+        heads = LinearHeads(backbone, self.probe, len(train.classes), fabric)
+        held = held_out(train.ids, train.labels, self.probe.heldout)
         fit, choose = subset(train, np.flatnonzero(~held)), subset(train, np.flatnonzero(held))
-        training = _train(heads, fit, self.recipe(), seed=seed, fabric=fabric, attempt=attempt, how=how)
+        training = _train(
+            heads,
+            fit,
+            self.recipe(len(fit)),
+            seed=seed,
+            fabric=fabric,
+            attempt=attempt,
+            how=how,
+            updates=self.probe.iterations,
+        )
         chosen, selection, warnings = self._choose(heads, choose, fabric, how)
         evidence = _measure(heads, chosen, test, fabric, how)
         evidence["stages"] = np.array(backbone.stages)
         return Measured(evidence, selection, training, warnings)
 
-    def recipe(self) -> Recipe:
-        """The definition in the words of the loop; rates multiply the optimiser's 1.0."""
-        d = self.definition
-        drops = MultiStep(at=tuple(epoch / d["epochs"] for epoch in d["steps"]))
+    def recipe(self, images: int) -> Recipe:
+        """The definition in the words of the loop, for so many training images; rates multiply the optimiser's 1.0."""
+        probe = self.probe
+        per_epoch = max(1, images // probe.batch)
+        updates = probe.iterations or (probe.epochs or 0) * per_epoch
         return Recipe(
-            epochs=d["epochs"],
-            batch=d["batch"],
+            epochs=probe.epochs or -(-updates // per_epoch),
+            batch=probe.batch,
             optimiser=SGD(
-                lr=1.0, momentum=d["momentum"], nesterov=True, weight_decay=d["weight_decay"], schedule=drops
+                lr=1.0,
+                momentum=probe.momentum,
+                nesterov=probe.nesterov,
+                weight_decay=probe.weight_decay,
+                schedule=_schedule(probe, updates),
             ),
         )
 
@@ -84,12 +113,15 @@ class ImageNetLinear(Protocol):
         self, heads: LinearHeads, choose: Dataset, fabric: Fabric, how: Execution
     ) -> tuple[list[int], dict[str, Any], list[str]]:
         """For each stage the rate (its index) with the best held-out top-1; the smaller one of equals."""
+        if self.probe.selection == "none":
+            rule = "none: one rate, all of train, last epoch"
+            return [0] * len(heads.heads), {"rule": rule, "n": 0, "heldout": {}}, []
 
         def hits(batch: Batch) -> Tensor:
-            scores = torch.stack(list(heads(batch.views).values()), 1)
+            scores = torch.stack(list(heads.scores(batch.views).values()), 1)
             return (scores.argmax(-1) == batch.label[:, None, None]).float()
 
-        rates = self.definition["rates"]
+        rates = self.probe.rates
         accuracy = 100 * _over(heads, choose, hits, fabric, how).mean(0)
         chosen = [int(row.argmax()) for row in accuracy]
         heldout, warnings = {}, []
@@ -98,7 +130,8 @@ class ImageNetLinear(Protocol):
             heldout[stage] = {"chosen_rate": rates[best], "top1": scores}
             if len(rates) > 1 and best in (0, len(rates) - 1):
                 warnings.append(f"{stage}: the chosen rate {rates[best]} is at the edge of the sweep")
-        return chosen, {"rule": self.definition["selection"], "n": len(choose), "heldout": heldout}, warnings
+        rule = f"rate by {self.probe.selection}, last epoch"
+        return chosen, {"rule": rule, "n": len(choose), "heldout": heldout}, warnings
 
     @staticmethod
     def columns(evidence: Evidence) -> dict[str, Column]:
@@ -127,6 +160,18 @@ class ImageNetLinear(Protocol):
         return found
 
 
+def _schedule(probe: Probe, updates: int) -> Schedule:
+    """The schedule as a function of the fraction of training that is done."""
+    budget = probe.epochs or probe.iterations or 1
+    match probe.schedule:
+        case Steps():
+            return MultiStep(tuple(step / budget for step in probe.schedule.steps), probe.schedule.gamma)
+        case Rows():
+            return Table(tuple((until / budget, factor) for until, factor in probe.schedule.rows))
+        case InverseRootRule():
+            return InverseRoot(probe.rates[0] * probe.weight_decay * updates)
+
+
 def _train(heads: LinearHeads, fit: Dataset, recipe: Recipe, **how: Any) -> dict[str, Any]:
     return train(heads, fit, recipe, **how)
 
@@ -135,7 +180,7 @@ def _measure(heads: LinearHeads, chosen: list[int], test: Dataset, fabric: Fabri
     """Ranks and predictions of the chosen heads on the test images; no other head sees them."""
 
     def rank_and_prediction(batch: Batch) -> Tensor:
-        scores = heads(batch.views)
+        scores = heads.scores(batch.views)
         best = torch.stack([rows[:, rate] for rows, rate in zip(scores.values(), chosen, strict=True)], 1)
         label = batch.label[:, None].expand(-1, best.shape[1])
         return torch.stack([rank_of(best, label), best.argmax(-1)], 1)
@@ -150,5 +195,5 @@ def _measure(heads: LinearHeads, chosen: list[int], test: Dataset, fabric: Fabri
 
 
 def _over(heads: LinearHeads, dataset: Dataset, function: Any, fabric: Fabric, how: Execution) -> Tensor:
-    batch = how.micro_batch or 256
+    batch = max(1, (how.micro_batch or 256) // heads.test_crops)
     return embed(heads, dataset, function, heads.test_view, seed=0, fabric=fabric, workers=how.workers, batch=batch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench import identity, registry
+from bench import identity
 from bench.metrics.intervals import t_interval
 from bench.protocols import definitions
 from bench.suite import Suite
@@ -88,20 +88,16 @@ class Place:
 
     def obstacle(self) -> str:
         """Why no run could ever fill the cell; empty where one can."""
-        if self.protocol not in registry.names("protocols"):
-            return f"protocol {self.protocol} does not exist yet"
-        protocol = definitions.load(self.protocol)
-        if self.variant not in protocol.variants:
-            return f"protocol variant {self.variant} does not exist yet"
-        if self.backbone not in registry.names("backbones"):
-            return f"backbone {self.backbone} does not exist yet"
-        return without_role(self.suite, protocol.role)
+        why = definitions.obstacle(self.protocol, self.variant, self.suite, self.backbone)
+        return why or without_role(self.suite, definitions.load(self.protocol).role)
 
     def command(self, seed: int) -> str:
         """The command of one seed."""
         words = ["bench", "run", "--suite", self.suite.name, "--method", self.method, "--protocol", self.protocol]
         if self.variant != "standard":
             words += ["--variant", self.variant]
+        if self.backbone != self.suite.backbone:
+            words += ["--backbone", self.backbone]
         return shlex.join([*words, "--seed", str(seed)])
 
 

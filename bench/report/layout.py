@@ -133,9 +133,10 @@ def identity(one: Identity) -> str:
 
 
 def command(drawing: Drawing) -> str:
-    """The command of any cell, METHOD and SEED to be filled in."""
+    """The command of any cell, METHOD and SEED to be filled in, as published VARIANT and BACKBONE too."""
     protocols = "|".join(dict.fromkeys(column.protocol for column in drawing.columns))
-    return f"bench run --suite {drawing.suite} --method METHOD --protocol {protocols} --seed SEED"
+    own = " --variant VARIANT --backbone BACKBONE" if drawing.as_published else ""
+    return f"bench run --suite {drawing.suite} --method METHOD --protocol {protocols}{own} --seed SEED"
 
 
 def _pairs(row: Row) -> tuple[Entry, ...]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MARK_OF_STATUS = {"verified-primary": "", "verified-origin": "", "verified-secondary": "§", "unverified": "?"}
 NOT_PUBLISHED = "–"
 
-_PREPROCESSING = ("resize", "kernel", "antialias", "crop", "train_view", "test_view")
+_PREPROCESSING = ("resize", "resized", "crop", "scaled", "kernel", "antialias", "train", "test")
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def _row(
     backbone = resolve_backbone(row, suite.backbone, as_published)
     options = suite.options(row.method, dict(row.options))
     obstacle = without_role(suite, role) if entry else why_missing(row)
-    # a command names neither options nor a backbone nor data: where these are not the suite's, there is none
-    commanded = not row.options and not row.data and backbone == suite.backbone
+    # a command names neither options nor data: where these are not the suite's, there is none
+    commanded = not row.options and not row.data
     cells = []
     for column in spec.columns:
         variant = resolve_variant(row, column, as_published)
@@ -239,16 +239,21 @@ def _datasets(spec: TableSpec, suite: Suite) -> str:
 
 
 def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
-    cells = [cell for row in rows for cell in row.cells if cell.digest]
-    for protocol, variant in dict.fromkeys((cell.protocol, cell.variant) for cell in cells):
-        made = definitions.load(protocol).variant(variant, suite)
-        role = suite.role(definitions.load(protocol).role)
-        seeds = {seed for c in cells if (c.protocol, c.variant) == (protocol, variant) for seed in c.seeds}
+    variants: dict[str, definitions.Variant] = {}
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell.digest:
+                made = definitions.load(cell.protocol).variant(cell.variant, suite, row.backbone)
+                variants[made.digest] = made
+                seeds.setdefault(made.digest, set()).update(cell.seeds)
+    for digest, made in variants.items():
+        role = suite.role(definitions.load(made.protocol).role)
         yield Identity(
-            protocol,
+            made.protocol,
             made.version,
-            variant,
-            made.digest,
+            made.name,
+            digest,
             f"{role.dataset}, trained on {'+'.join(role.train)}, tested on {'+'.join(role.test)}",
             "; ".join(
                 f"{key.replace('_', ' ')}: {_plain(made.definition[key])}"
@@ -256,11 +261,13 @@ def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
                 if key in made.definition
             ),
             _plain(made.definition.get("selection", "none")),
-            tuple(sorted(seeds)),
+            tuple(sorted(seeds[digest])),
         )
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else line(str(value))
 
 

@@ -29,7 +29,7 @@ from bench.training.task import Batch, Loss, Step, Task
 CURVE_POINTS = 200
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the state is on disk)
+class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; its checkpoint is written."""
 
 
@@ -67,9 +67,20 @@ class _Position:
 
 
 def train(
-    task: Task, dataset: Dataset, recipe: Recipe, *, seed: int, fabric: Fabric, attempt: Attempt, how: Execution
+    task: Task,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    fabric: Fabric,
+    attempt: Attempt,
+    how: Execution,
+    updates: int | None = None,
 ) -> dict[str, Any]:
     """Train ``task`` to the end of the recipe, from the run's checkpoint if it has one.
+
+    Args:
+        updates: the budget in updates, where a paper counts so; None: the recipe's epochs.
 
     Returns:
         What the run's record keeps: updates, epochs, batch, images a second, and the curve (at most 200 points).
@@ -78,7 +89,7 @@ def train(
         BenchError: the loss is not finite (the last good checkpoint is kept), or a file cannot be read or written.
         Interrupted: ``how.stop`` said so; the state is saved.
     """
-    return _Training(task, dataset, recipe, seed, fabric, attempt, how).run()
+    return _Training(task, dataset, recipe, seed, fabric, attempt, how, updates).run()
 
 
 class _Training:
@@ -91,6 +102,7 @@ class _Training:
         fabric: Fabric,
         attempt: Attempt,
         how: Execution,
+        updates: int | None,
     ) -> None:
         self.task, self.dataset, self.recipe, self.seed = task, dataset, recipe, seed
         self.fabric, self.attempt, self.how = fabric, attempt, how
@@ -108,7 +120,8 @@ class _Training:
             pin_memory=fabric.device.type == "cuda",
         )
         self.batch = self.loader.batch
-        self.updates = recipe.epochs * self.loader.updates_per_epoch
+        self.updates = updates or recipe.epochs * self.loader.updates_per_epoch
+        self.epochs = round(updates / self.loader.updates_per_epoch, 4) if updates else recipe.epochs
         self.every = max(1, -(-self.updates // CURVE_POINTS))
 
     def run(self) -> dict[str, Any]:
@@ -116,7 +129,7 @@ class _Training:
         self._start()
         self.clock = self.saved = time.monotonic()
         try:
-            while self.at.epoch < self.recipe.epochs:
+            while self.at.update < self.updates:
                 self._epoch()
         finally:
             self.loader.close()
@@ -131,6 +144,7 @@ class _Training:
         if state is None:
             torch.manual_seed(derive(self.seed, "prepare"))
             self.task.prepare(self.dataset, torch.Generator().manual_seed(derive(self.seed, "prepare")))
+            self.task.to(self.fabric.device)  # what it made anew
         else:
             self._restore(state["task"])
         specs = self.recipe.optimisers()
@@ -165,13 +179,14 @@ class _Training:
     def _epoch(self) -> None:
         at = self.at
         if at.offset == 0:
+            torch.manual_seed(derive(self.seed, "epoch", at.epoch))
             self.task.on_epoch_start(at.epoch, self._embed)
             seeded = torch.Generator().manual_seed(derive(self.seed, "order", at.epoch))
             at.order = self.task.order(at.epoch, len(self.dataset), seeded)
         assert at.order is not None
         self.task.train()
         batches = self.loader.epoch(at.epoch, at.order, start=at.offset)
-        while at.offset < self.loader.updates_per_epoch:
+        while at.offset < self.loader.updates_per_epoch and at.update < self.updates:
             micros = [next(batches) for _ in range(self.loader.micros_per_update)]
             self._update(micros, Step(at.epoch, at.update, self.updates))
             at.offset += 1
@@ -308,7 +323,7 @@ class _Training:
         curve = [{k: v for k, v in record.items() if k != "seconds"} for record in self.attempt.folder.log()]
         images = self.updates * self.batch
         return {
-            "epochs": self.recipe.epochs,
+            "epochs": self.epochs,
             "updates": self.updates,
             "batch": self.batch,
             "batch_per_process": self.how.micro_batch or -(-self.batch // self.fabric.world_size),

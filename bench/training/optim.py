@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,28 +39,38 @@ def rate(spec: Spec, done: float) -> float:
 class SweepSGD(Optimizer):
     """SGD with momentum for parameters whose first axis is a sweep of learning rates: (L, ...).
 
-    Row l of each parameter is trained at ``lr * multipliers[l]``, exactly as torch's SGD would train it alone.
+    Row l of each parameter is trained at ``lr * rate * multipliers[l]``, exactly as torch's SGD would train it alone;
+    ``rate`` is 1 unless a parameter group has its own.
     """
 
     def __init__(
-        self, parameters: Iterable[Parameter], lr: float, multipliers: Tensor, momentum: float, weight_decay: float
+        self,
+        parameters: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float,
+        multipliers: Tensor,
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool = True,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.multipliers = multipliers
+        super().__init__(parameters, {"lr": lr, "rate": 1.0, "momentum": momentum, "weight_decay": weight_decay})
+        self.multipliers, self.nesterov = multipliers, nesterov
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One Nesterov update of every row."""
+        """One update of every row."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                rates = (group["lr"] * self.multipliers.to(parameter.device)).view(-1, *[1] * (parameter.dim() - 1))
+                shape = (-1, *[1] * (parameter.dim() - 1))
+                rates = (group["lr"] * group["rate"] * self.multipliers.to(parameter.device)).view(shape)
                 gradient = parameter.grad.add_(parameter, alpha=group["weight_decay"])
                 state = self.state[parameter]
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = gradient.clone()
                 else:
                     state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-                gradient.add_(state["momentum_buffer"], alpha=group["momentum"])
-                parameter.addcmul_(gradient, rates.expand_as(gradient), value=-1)
+                step = state["momentum_buffer"]
+                if self.nesterov:
+                    step = gradient.add_(step, alpha=group["momentum"])
+                parameter.addcmul_(step, rates.expand_as(step), value=-1)

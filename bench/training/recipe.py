@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SGD", "Adam", "Constant", "Cosine", "MultiStep", "Poly", "Recipe", "Table"]
+__all__ = ["SGD", "Adam", "Constant", "Cosine", "InverseRoot", "MultiStep", "Poly", "Recipe", "Table"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,18 @@ class Poly:
         return (1 - min(done, 1.0)) ** self.power
 
 
-Schedule = Constant | MultiStep | Table | Cosine | Poly
+@dataclass(frozen=True)
+class InverseRoot:
+    """1 / sqrt(1 + ``decay`` * done)."""
+
+    decay: float
+
+    def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
+        return float((1 + self.decay * done) ** -0.5)
+
+
+Schedule = Constant | MultiStep | Table | Cosine | Poly | InverseRoot
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_as_published_each_row_stands_on_its_own_ground(draw, house, suite, resu
     drawn = draw(at, [*rows, *result(at, "zeta", FIVE)], as_published=True)
     assert states(drawn, "random") == ["measured"] * 5
     assert row(drawn, "random").backbone == "caffenet"
-    assert row(drawn, "random").cells[0].command == ""
+    assert row(drawn, "random").cells[0].command.endswith("--variant zhang2016 --backbone caffenet --seed 0")
     assert {p.variant for p in drawn.protocols} == {"zhang2016", "standard"}
     assert not any(c.best for r in drawn.rows for c in r.cells)
     assert states(draw(at, rows), "random") == ["not run"] * 5
