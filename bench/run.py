@@ -25,6 +25,7 @@ from bench.data import catalog
 from bench.data.base import Dataset
 from bench.data.heldout import held_out
 from bench.data.images import subset
+from bench.data.pack import Packed, packed
 from bench.errors import BenchError
 from bench.files import atomic, canonical, write_json
 from bench.identity import Spec
@@ -151,6 +152,10 @@ def _evaluate(
         raise BenchError(f"{len(overlap)} images are in both train and test, {min(overlap)} first", where=folder.id)
     named = spec["protocol"]
     protocol = make_protocol(named)
+    train_set, test_set = (packed(found, protocol.geometry(backbone), cache) for found in (train_set, test_set))
+    for found in (train_set, test_set):
+        if isinstance(found, Packed):
+            folder.note(f"{found.name}: images come from the packed store {found.folder}")
     made = fabric()
     measured = protocol.evaluate(
         backbone, train_set, test_set, seed=spec["seed"], fabric=made, attempt=attempt, how=how
@@ -172,7 +177,12 @@ def _evaluate(
         "selection": measured.selection,
         "weights_sha256": facts["weights_sha256"],
         "data": {
-            split: {"name": found.name, "digest": spec["data"][split]["digest"], "n": len(found)}
+            split: {
+                "name": found.name,
+                "digest": spec["data"][split]["digest"],
+                "n": len(found),
+                "packed": isinstance(found, Packed),
+            }
             for split, found in (("train", train_set), ("test", test_set))
         },
         "training": measured.training,
@@ -215,7 +225,7 @@ def command(spec: Spec) -> str:
     if named:
         parts.append(f"--protocol {named['name']}")
         if named["variant"] != "standard":
-            parts.append(f"--variant {named['variant']}")
+            parts.append(f"--variant {named['variant']} --backbone {spec['backbone']}")
     return " ".join([*parts, f"--seed {spec['seed']}"])
 
 

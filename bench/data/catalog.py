@@ -12,11 +12,11 @@ import importlib.metadata
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.data import folder_index
+from bench.data import folder_index, pack
 from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Found:
     classes: int
     folder: str
     mend: str
+    packed: str = ""
+    """The geometries of its packed stores."""
 
 
 def names() -> list[str]:
@@ -122,7 +124,38 @@ def open_dataset(name: str, splits: tuple[str, ...], *, root: Path, cache: Path,
 def status(root: Path, cache: Path, name: str | None = None) -> list[Found]:
     """What was found of every split of ``name``, or of every known data set; files are counted, not opened."""
     asked = names() if name is None else [name]
-    return [found for each in asked for found in _found(each, card(each), root, cache)]
+    stores = pack.headers(cache)
+    found = [split for each in asked for split in _found(each, card(each), root, cache)]
+    return [replace(split, packed=_packed(split, stores)) for split in found]
+
+
+def splits_there(name: str, root: Path) -> tuple[str, ...]:
+    """The splits of a data set of image files that lie under the data root; ``name`` may be a path.
+
+    Raises:
+        BenchError: unknown data set, one without image files, or there are none.
+    """
+    if _is_path(name):
+        folder = Path(name).expanduser()
+        if there := tuple(folder_index.class_folders(folder)):
+            return there
+        raise BenchError("no splits", where=folder, mend="a data set has a folder for each split, such as train")
+    known = card(name)
+    if known.open is not None:
+        raise BenchError(f"{name} has no image files", where=known.layout)
+    there = tuple(split for split in known.splits if (root / name / split).is_dir())
+    _require(name, known, there or tuple(known.splits), root)
+    return there
+
+
+def _packed(found: Found, stores: list[dict[str, Any]]) -> str:
+    """Such as ``short256-bilinear, 336 GB``; the images of a stale store are no longer those of the split."""
+    return "; ".join(
+        f"{pack.Geometry(**store['geometry'])}, {store['bytes'] / 1e9:.3g} GB"
+        + ("" if store["images"] == found.images else ", stale")
+        for store in stores
+        if store["dataset"] == f"{found.dataset}/{found.split}"
+    )
 
 
 def _found(name: str, known: DataCard, root: Path, cache: Path) -> list[Found]:

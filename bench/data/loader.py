@@ -70,7 +70,7 @@ class Loader:
             batch_size=None,
             collate_fn=_as_is,
             num_workers=workers,
-            worker_init_fn=_deafen,
+            worker_init_fn=deafen,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # without one, every epoch would move torch's global generator
@@ -109,9 +109,7 @@ class Loader:
         iterator: Any = self._loader._iterator
         self._loader._iterator = None
         if iterator is not None:
-            iterator._shutdown_workers()
-            for worker in iterator._workers:
-                worker.kill()  # one that hangs in a view: it does not hear SIGTERM
+            end_workers(iterator)
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +211,15 @@ def _as_is(item: Any) -> Any:
     return item
 
 
-def _deafen(worker: int) -> None:
+def end_workers(iterator: Any) -> None:
+    """End the processes of a DataLoader's iterator, which may have none."""
+    if workers := getattr(iterator, "_workers", []):
+        iterator._shutdown_workers()
+        for worker in workers:
+            worker.kill()  # one that hangs in a view: it does not hear SIGTERM
+
+
+def deafen(worker: int) -> None:
     """In a new worker: leave Ctrl-C and the signals of a batch system to the main process, which ends its workers."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
