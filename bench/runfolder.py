@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import __version__
 from bench.errors import BenchError
-from bench.files import read_json, write_json, writing_failed
+from bench.files import atomic, read_json, write_json, writing_failed
 from bench.identity import Spec, run_id
 
 FINAL = {"pretrain": ("backbone.safetensors", "card.json"), "evaluate": ("evidence.npz", "result.json")}
@@ -79,10 +79,11 @@ class RunFolder:
         if self.done():
             return "DONE", ""
         attempts = self.attempts()
-        if not attempts or (self.path / "queue.json").is_file():
+        running = bool(attempts) and attempts[-1]["state"] == "RUNNING"
+        if not attempts or ((self.path / "queue.json").is_file() and not running):
             return ("QUEUED", "") if self._queued() else ("PENDING", "")
         last = attempts[-1]
-        if last["state"] == "RUNNING" and not alive(last):
+        if running and not alive(last):
             return "LOST", f"process {last.get('pid')} on {last.get('host')} is gone; run it again to go on"
         return last["state"], last.get("reason", "")
 
@@ -94,9 +95,11 @@ class RunFolder:
         """
         attempts = self.attempts()
         if attempts and attempts[-1]["state"] == "RUNNING" and alive(attempts[-1]):
+            owner = attempts[-1]
             raise BenchError(
-                f"run {self.id} is being executed by process {attempts[-1]['pid']}",
-                mend=f"watch it with `bench logs {self.id} -f`, or stop it with `bench cancel {self.id}`",
+                f"run {self.id} is being executed by process {owner['pid']} on {owner['host']}",
+                mend=f"watch it with `bench logs {self.id} -f`, or stop it with `bench cancel {self.id}`; "
+                f"if that machine is gone, remove {self._attempt(owner['attempt'])}",
             )
         while True:
             number = max(self._numbers(), default=0) + 1
@@ -124,6 +127,8 @@ class RunFolder:
                 self._attempt(number).unlink(missing_ok=True)
                 raise writing_failed(self._attempt(number), error) from error
             (self.path / "queue.json").unlink(missing_ok=True)
+            for leftover in self.path.glob(".*.tmp"):  # of an attempt that was killed while it wrote
+                leftover.unlink(missing_ok=True)
             return Attempt(self, number, record)
 
     def queue(self, launcher: str, job: str) -> None:
@@ -198,8 +203,8 @@ class Attempt:
     def truncate_log(self, update: int) -> None:
         """Drop the log's records after ``update``: a resumed run writes them again."""
         kept = [record for record in self.folder.log() if record["update"] <= update]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        (self.folder.path / "log.jsonl").write_text(text, encoding="utf-8")
+        with atomic(self.folder.path / "log.jsonl") as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
 
     def write_log(self, record: dict[str, Any]) -> None:
         """Append one record."""

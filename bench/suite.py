@@ -47,7 +47,7 @@ class Role(Strict):
         return f"{self.dataset}/{'+'.join(self.train)}" + (f"[{size}]" if size else "")
 
 
-class Budget(Strict):
+class Budget(Strict, strict=True):
     """How much a method trains at this suite. What is None is the recipe's own."""
 
     epochs: int | None = Field(None, ge=1)
@@ -121,6 +121,8 @@ def load(name: str) -> Suite:
         if name.endswith(".toml"):
             raise BenchError("no such suite file", where=file)
         raise did_you_mean("suite", name, names())
+    if file.stem in names() and file.resolve().parent != _FOLDER:
+        raise BenchError(f"there is a built-in suite {file.stem!r}", where=file, mend="give your file another name")
     return parse(file.stem, read_toml(file), file)
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from bench import registry, results, suite
 from bench.errors import BenchError
+from bench.files import read_json
 from bench.paths import cache_root
 from bench.protocols.base import Evidence, Protocol
 from bench.results import Result
+from bench.runfolder import RunFolder
 
 
 @dataclass
@@ -52,11 +54,11 @@ def verify_one(path: Path, cache: Path, data: Path | None) -> Verdict:
             verdict.level = "unproven"
             verdict.problems = ["its evidence is not here"]
             return verdict
-        verdict.problems = _inconsistent(result, protocol, evidence)
+        verdict.problems = _not_of_its_run(path, result) + _inconsistent(result, protocol, evidence)
         if not verdict.problems:
             verdict.level = "consistent"
         if data is not None and not verdict.problems:
-            verdict.problems = _against_labels(result, protocol, evidence, cache, data)
+            verdict.problems = _against_labels(path, result, protocol, evidence, cache, data)
             verdict.level = "refuted" if verdict.problems else "checked"
     except BenchError as error:
         verdict.level, verdict.problems = "refuted", [str(error)]
@@ -76,6 +78,26 @@ def _evidence(path: Path, result: Result) -> Evidence | None:
         raise BenchError(f"the evidence cannot be read: {error}", where=file) from error
 
 
+def _not_of_its_run(path: Path, result: Result) -> list[str]:
+    """What the result says otherwise than the spec of its run and the card of its weights, where they are here."""
+    folder = RunFolder(path.parent)
+    if path.name != "result.json" or not (path.parent / "spec.json").is_file():
+        return []
+    spec, said = folder.spec(), result.model_dump(mode="json", by_alias=True)
+    keys = ("method", "options", "backbone", "pretraining_data", "suite", "seed", "versions", "pretraining_digest")
+    problems = [f"{key} is not that of spec.json" for key in keys if said[key] != spec[key]]
+    digests = {split: part.get("digest") for split, part in said["data"].items()}
+    if digests != {split: part["digest"] for split, part in spec["data"].items()}:
+        problems.append("data are not those of spec.json")
+    named = {key: spec["protocol"][key] for key in said["protocol"]}
+    if named != said["protocol"]:
+        problems.append("protocol is not that of spec.json")
+    card = path.parent.parent / spec["parent"] / "card.json"
+    if card.is_file() and read_json(card)["weights_sha256"] != result.weights_sha256:
+        problems.append(f"weights_sha256 is not that of {card}")
+    return problems
+
+
 def _inconsistent(result: Result, protocol: type[Protocol], evidence: Evidence) -> list[str]:
     """Every number that is not what the evidence gives."""
     try:
@@ -92,10 +114,15 @@ def _inconsistent(result: Result, protocol: type[Protocol], evidence: Evidence) 
     return problems
 
 
-def _against_labels(result: Result, protocol: type[Protocol], evidence: Evidence, cache: Path, data: Path) -> list[str]:
+def _against_labels(
+    path: Path, result: Result, protocol: type[Protocol], evidence: Evidence, cache: Path, data: Path
+) -> list[str]:
     from bench.run import open_role
 
-    role = suite.load(result.suite).role(protocol.role)
+    if (path.parent / "spec.json").is_file():  # the suite may be a file of the user's
+        role = suite.Role.model_validate(RunFolder(path.parent).spec()["role"])
+    else:
+        role = suite.load(result.suite).role(protocol.role)
     return protocol.contradictions(evidence, open_role(role, "test", data=data, cache=cache))
 
 
