@@ -42,6 +42,10 @@ PublishedOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0, help="Seconds between checkpoints")]
+MicroOption = Annotated[
+    int | None,
+    typer.Option("--micro-batch", min=1, help="Images at once; gradients add up to the batch [default: all]"),
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes [default: by cores]")]
 
 
@@ -74,7 +78,7 @@ def main() -> None:
     """Run the command line; a BenchError is one line on standard error and exit status 2."""
     warnings.showwarning = _warn
     try:
-        raise SystemExit(app(args=sys.argv[1:] or ["--help"], standalone_mode=False))
+        status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -82,11 +86,13 @@ def main() -> None:
         print(f"bench: {error.format_message()}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("bench: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        status = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    if status == 130:  # typer answers Ctrl-C so
+        print("bench: interrupted; the same command goes on where it stopped", file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -118,6 +124,7 @@ def reproduce(
     data: DataOption = None,
     workers: WorkersOption = None,
     checkpoint_every: EveryOption = 60.0,
+    micro_batch: MicroOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the drawn tables [default: RUNS/tables]")] = None,
 ) -> None:
     """Compute a table: plan its runs, execute those that are not done, draw it."""
@@ -127,7 +134,7 @@ def reproduce(
     if dry_run:
         workflow.print_plan(asked)
         return
-    failed = workflow.run_plan(asked, on, workflow.How(workers, checkpoint_every), print)
+    failed = workflow.run_plan(asked, on, workflow.How(workers, checkpoint_every, micro_batch), print)
     if on == "inline":
         workflow.write_tables(asked, out, print)
         if failed:
@@ -161,11 +168,12 @@ def run(
     protocol: Annotated[str | None, typer.Option("--protocol", help="Without it: only pretrain")] = None,
     variant: Annotated[str, typer.Option("--variant")] = "standard",
     backbone: Annotated[str | None, typer.Option("--backbone", help="[default: the suite's]")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1)] = 0,
     runs: RunsOption = None,
     data: DataOption = None,
     workers: WorkersOption = None,
     checkpoint_every: EveryOption = 60.0,
+    micro_batch: MicroOption = None,
 ) -> None:
     """Execute one run here: by its id, or the cell (suite, method, protocol, seed) with its pretraining."""
     from bench import workflow
@@ -177,7 +185,7 @@ def run(
         ids = workflow.ids_of_cell(workflow.Cell(suite, method, options, protocol, variant, backbone, seed), *roots)
     else:
         raise BenchError("name a run id, or a cell by --suite, --method and --protocol")
-    failed = workflow.launch(ids, "inline", *roots, workflow.How(workers, checkpoint_every), print)
+    failed = workflow.launch(ids, "inline", *roots, workflow.How(workers, checkpoint_every, micro_batch), print)
     if failed:
         raise BenchError(f"{failed[-1]} failed", mend="see the line above")
     print(f"done: {roots[0] / ids[-1]}")

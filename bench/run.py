@@ -32,14 +32,14 @@ from bench.identity import Spec
 from bench.methods import base as methods
 from bench.methods.base import PretextTask
 from bench.methods.pretext import measure, write_picture
-from bench.protocols.base import Column, Protocol
+from bench.protocols.base import Column, Protocol, text
 from bench.protocols.definitions import Variant
 from bench.results import SCHEMA, sha256
 from bench.runfolder import Attempt, RunFolder
 from bench.suite import Role
 from bench.training import recipe as recipes
 from bench.training.device import derive, describe, fabric
-from bench.training.loop import Execution, Interrupted, train
+from bench.training.loop import Execution, train
 
 
 def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: Execution) -> None:
@@ -52,27 +52,48 @@ def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: E
     if folder.done():
         return
     spec = folder.spec()
-    attempt = folder.take(launcher)
+    made = fabric()
+    attempt = _take(folder, launcher, made)
     try:
         with _stop_on_request(folder, how) as how:
-            started = time.monotonic()
             work = _pretrain if spec["kind"] == "pretrain" else _evaluate
-            work(spec, folder, attempt, data=data, cache=cache, how=how, started=started)
-    except (Interrupted, KeyboardInterrupt):
-        attempt.end("CANCELLED", "stopped on request; run it again to go on")
+            work(spec, folder, attempt, data=data, cache=cache, how=how, fabric=made, started=time.monotonic())
+    except KeyboardInterrupt:  # Interrupted, once the state was saved
+        _end(attempt, made, "CANCELLED", "stopped on request; run it again to go on")
         raise
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            attempt.end("FAILED", f"RuntimeError: {error}")
-            raise
-        attempt.end("FAILED", "a loader process was killed")
-        mend = "out of memory? use fewer --workers; the same command goes on from the checkpoint"
-        raise BenchError("a loader process was killed", where=folder.id, mend=mend) from error
+    except torch.OutOfMemoryError as error:
+        _end(attempt, made, "OOM", "out of GPU memory")
+        mend = "halve --micro-batch; gradients are then added up to the same batch"
+        raise BenchError("out of GPU memory", where=folder.id, mend=mend) from error
     except BaseException as error:
-        attempt.end("FAILED", str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}")
+        reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        _end(attempt, made, "FAILED", reason)
         raise
-    attempt.end("DONE")
-    attempt.tidy()
+    _end(attempt, made, "DONE")
+    if made.is_global_zero:
+        attempt.tidy()
+    made.barrier()
+
+
+def _take(folder: RunFolder, launcher: str, fabric: Fabric) -> Attempt:
+    """The first process takes the attempt, for all."""
+    attempt, problem = None, ""
+    if fabric.is_global_zero:
+        try:
+            attempt = folder.take(launcher)
+        except BenchError as error:
+            if fabric.world_size == 1:
+                raise
+            problem = str(error)
+    number, problem = fabric.broadcast((attempt.number if attempt else 0, problem), src=0)
+    if problem:
+        raise BenchError(problem)
+    return attempt or Attempt(folder, number, {})
+
+
+def _end(attempt: Attempt, fabric: Fabric, state: str, reason: str = "") -> None:
+    if fabric.is_global_zero:
+        attempt.end(state, reason)
 
 
 def open_role(role: Role, split: str, *, data: Path, cache: Path) -> Dataset:
@@ -82,7 +103,15 @@ def open_role(role: Role, split: str, *, data: Path, cache: Path) -> Dataset:
 
 
 def _pretrain(
-    spec: Spec, folder: RunFolder, attempt: Attempt, *, data: Path, cache: Path, how: Execution, started: float
+    spec: Spec,
+    folder: RunFolder,
+    attempt: Attempt,
+    *,
+    data: Path,
+    cache: Path,
+    how: Execution,
+    fabric: Fabric,
+    started: float,
 ) -> None:
     pretraining = spec["pretraining"]
     wanted = pretraining["data"]
@@ -95,16 +124,15 @@ def _pretrain(
         dataset = subset(dataset, np.flatnonzero(kept))
     task = methods.make(spec["method"], spec["backbone"], spec["options"], seed=spec["seed"])
     task.setup(dataset)
-    made = fabric()
     training: dict[str, Any] = {}
     if pretraining["recipe"] is None:
         task.prepare(dataset, torch.Generator().manual_seed(derive(spec["seed"], "prepare")))
     else:
         recipe = recipes.from_dict(pretraining["recipe"])
-        training = train(task, dataset, recipe, seed=spec["seed"], fabric=made, attempt=attempt, how=how)
-    if made.is_global_zero:
+        training = train(task, dataset, recipe, seed=spec["seed"], fabric=fabric, attempt=attempt, how=how)
+    if fabric.is_global_zero:
         attempt.guard()
-        pretext = _pretext(spec, task, folder, data=data, cache=cache, how=how, fabric=made)
+        pretext = _pretext(spec, task, folder, data=data, cache=cache, how=how, fabric=fabric)
         facts = {
             "run": folder.id,
             **{key: spec[key] for key in ("method", "options", "suite", "seed", "versions", "pretraining_data")},
@@ -114,7 +142,7 @@ def _pretrain(
             "training": training,
             "pretext": pretext,
             "code": _code(),
-            "hardware": describe(made),
+            "hardware": describe(fabric),
             "cost": {"seconds": round(time.monotonic() - started, 1), "attempts": attempt.number},
         }
         card.save(folder.path, task.export(), facts)
@@ -136,7 +164,15 @@ def _pretext(
 
 
 def _evaluate(
-    spec: Spec, folder: RunFolder, attempt: Attempt, *, data: Path, cache: Path, how: Execution, started: float
+    spec: Spec,
+    folder: RunFolder,
+    attempt: Attempt,
+    *,
+    data: Path,
+    cache: Path,
+    how: Execution,
+    fabric: Fabric,
+    started: float,
 ) -> None:
     parent = RunFolder(folder.path.parent / spec["parent"])
     if not parent.done():
@@ -156,13 +192,13 @@ def _evaluate(
     for found in (train_set, test_set):
         if isinstance(found, Packed):
             folder.note(f"{found.name}: images come from the packed store {found.folder}")
-    made = fabric()
     measured = protocol.evaluate(
-        backbone, train_set, test_set, seed=spec["seed"], fabric=made, attempt=attempt, how=how
+        backbone, train_set, test_set, seed=spec["seed"], fabric=fabric, attempt=attempt, how=how
     )
-    if not made.is_global_zero:
+    if not fabric.is_global_zero:
         return
     attempt.guard()
+    measured.evidence["run"] = text(folder.id)
     evidence = folder.path / "evidence.npz"
     with atomic(evidence, "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **measured.evidence)
@@ -187,7 +223,7 @@ def _evaluate(
         },
         "training": measured.training,
         "code": _code(),
-        "hardware": describe(made),
+        "hardware": describe(fabric),
         "cost": {
             "seconds": round(time.monotonic() - started, 1),
             "pretraining_seconds": facts["cost"]["seconds"],

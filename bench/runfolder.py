@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from bench.identity import Spec, run_id
 
 FINAL = {"pretrain": ("backbone.safetensors", "card.json"), "evaluate": ("evidence.npz", "result.json")}
 SCRATCH = ("checkpoint.pt",)
+SILENT_SECONDS = 30 * 60
+"""So long may an attempt on another host write nothing before it counts as lost."""
 
 
 class Fenced(BenchError):  # noqa: N818  (the field's word)
@@ -83,7 +86,7 @@ class RunFolder:
         if not attempts or ((self.path / "queue.json").is_file() and not running):
             return ("QUEUED", "") if self._queued() else ("PENDING", "")
         last = attempts[-1]
-        if running and not alive(last):
+        if running and not alive(last, self._last_write()):
             return "LOST", f"process {last.get('pid')} on {last.get('host')} is gone; run it again to go on"
         return last["state"], last.get("reason", "")
 
@@ -94,7 +97,7 @@ class RunFolder:
             BenchError: another live process on this machine owns the run, or the folder cannot be written.
         """
         attempts = self.attempts()
-        if attempts and attempts[-1]["state"] == "RUNNING" and alive(attempts[-1]):
+        if attempts and attempts[-1]["state"] == "RUNNING" and alive(attempts[-1], self._last_write()):
             owner = attempts[-1]
             raise BenchError(
                 f"run {self.id} is being executed by process {owner['pid']} on {owner['host']}",
@@ -174,6 +177,10 @@ class RunFolder:
                 break
         return records
 
+    def _last_write(self) -> float:
+        """When anything in the folder was last written, in seconds since 1970."""
+        return max((file.stat().st_mtime for file in self.path.iterdir()), default=0.0)
+
     def _attempt(self, number: int) -> Path:
         return self.path / f"attempt-{number}.json"
 
@@ -221,10 +228,13 @@ class Attempt:
             (self.folder.path / name).unlink(missing_ok=True)
 
 
-def alive(record: dict[str, Any]) -> bool:
-    """Whether the attempt's process lives; on another host it is taken to (only a launcher can tell)."""
+def alive(record: dict[str, Any], last_write: float) -> bool:
+    """Whether the attempt's process lives; on another host, whether it wrote to the run's folder lately.
+
+    (A host that is gone, or was renamed, cannot be asked. An attempt that lives all the same is fenced off.)
+    """
     if record.get("host") != socket.gethostname():
-        return True
+        return time.time() - last_write < SILENT_SECONDS
     try:
         os.kill(int(record["pid"]), 0)
     except (KeyError, ValueError):

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean
 
@@ -79,6 +79,15 @@ class Suite(Strict):
     methods: dict[str, MethodSettings] = {}
     protocols: dict[str, dict[str, Any]] = {}
     """Overrides of each protocol's ``standard`` variant."""
+
+    @model_validator(mode="after")
+    def _pretraining_sees_no_test_image(self) -> Suite:
+        train = self.roles.get("pretrain")
+        for name, role in self.roles.items():
+            both = set(train.train) & set(role.test) if train and train.dataset == role.dataset else set()
+            if both and name != "pretrain":
+                raise ValueError(f"pretraining uses the split {min(both)!r}, on which {name} is tested")
+        return self
 
     def role(self, name: str) -> Role:
         """Raises BenchError: the suite binds no data set to that role."""

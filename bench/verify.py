@@ -54,7 +54,8 @@ def verify_one(path: Path, cache: Path, data: Path | None) -> Verdict:
             verdict.level = "unproven"
             verdict.problems = ["its evidence is not here"]
             return verdict
-        verdict.problems = _not_of_its_run(path, result) + _inconsistent(result, protocol, evidence)
+        verdict.problems = _not_of_its_run(path, result) + _of_another(result, evidence)
+        verdict.problems += _inconsistent(result, protocol, evidence)
         if not verdict.problems:
             verdict.level = "consistent"
         if data is not None and not verdict.problems:
@@ -96,6 +97,13 @@ def _not_of_its_run(path: Path, result: Result) -> list[str]:
     if card.is_file() and read_json(card)["weights_sha256"] != result.weights_sha256:
         problems.append(f"weights_sha256 is not that of {card}")
     return problems
+
+
+def _of_another(result: Result, evidence: Evidence) -> list[str]:
+    """Whether the evidence was left by a run of another cell."""
+    wanted = f"evaluate-{result.method}-{result.backbone}-{result.suite}-s{result.seed}-"
+    run = str(evidence.get("run", ""))
+    return [] if run.startswith(wanted) else [f"the evidence is of another run ({run or 'unnamed'})"]
 
 
 def _inconsistent(result: Result, protocol: type[Protocol], evidence: Evidence) -> list[str]:

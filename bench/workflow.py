@@ -25,10 +25,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class How:
-    """How runs are executed: loader processes (None: by cores), seconds between checkpoints."""
+    """How runs are executed: loader processes (None: by cores), seconds between checkpoints, images at once."""
 
     workers: int | None = None
     checkpoint_seconds: float = 60.0
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def launch(ids: list[str], on: str, runs: Path, data: Path, how: How, say: Say) 
     launcher = _launcher(on)
     for run_id in ids:
         RunFolder(runs / run_id).resume()
-    work = Work(runs, tuple(ids), data, cache_root(runs), _loaders(how.workers), how.checkpoint_seconds)
+    work = Work(
+        runs, tuple(ids), data, cache_root(runs), _loaders(how.workers), how.checkpoint_seconds, how.micro_batch
+    )
     return launcher.launch(work, say)
 
 
@@ -265,6 +268,9 @@ def _seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise BenchError(f"--seeds {text!r} is not a list of whole numbers", mend="such as 0,1,2") from error
+    if not all(0 <= seed < 2**31 for seed in seeds):
+        raise BenchError(f"--seeds {text!r}: a seed is from 0 to {2**31 - 1}")
+    return seeds

@@ -18,6 +18,7 @@ class Work:
     cache: Path
     workers: int
     checkpoint_seconds: float
+    micro_batch: int | None = None
 
 
 class Launcher(ABC):

@@ -32,7 +32,7 @@ def work_off(work: Work, *, launcher: str, say: Callable[[str], None], progress:
         parent = folder.spec().get("parent")
         if parent in failed or folder.cancelled():
             continue
-        how = Execution(work.workers, checkpoint_seconds=work.checkpoint_seconds, progress=_of(run_id, progress))
+        how = Execution(work.workers, work.micro_batch, work.checkpoint_seconds, _of(run_id, progress))
         try:
             execute(folder, data=work.data, cache=work.cache, launcher=launcher, how=how)
         except Interrupted:
@@ -70,6 +70,7 @@ def main(job: Path) -> int:
         Path(described["cache"]),
         described["workers"],
         described["checkpoint_seconds"],
+        described["micro_batch"],
     )
     try:
         return min(1, len(work_off(work, launcher="local", say=lambda line: print(line, flush=True))))

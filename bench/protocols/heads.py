@@ -126,9 +126,10 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> logits (B, L, classes)."""
-        x = self.norm(self.pool(x)).flatten(1)
-        weight, bias = self._folded()
-        return F.linear(x, weight.flatten(0, 1), bias.flatten()).unflatten(1, (self.rates, self.classes))
+        with torch.autocast(x.device.type, enabled=False):  # in half precision, classes would tie
+            x = self.norm(self.pool(x.float())).flatten(1)
+            weight, bias = self._folded()
+            return F.linear(x, weight.flatten(0, 1), bias.flatten()).unflatten(1, (self.rates, self.classes))
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """Weight (L, classes, dim) and bias (L, classes), into which each rate's scale and shift are multiplied."""

@@ -1,4 +1,4 @@
-"""Where training runs: one Lightning Fabric, made the same way on a laptop, under torchrun and under srun."""
+"""Where training runs: one Lightning Fabric, made the same way on a laptop, in a job, and under torchrun."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
@@ -15,7 +16,8 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 def fabric() -> Fabric:
     """The processes and the device of this run, launched.
 
-    One process on the GPU if there is one, else on the CPU; under torchrun, one process a local rank. Mixed
+    One process on the GPU if there is one, else on the CPU; under torchrun, one process a local rank. A batch
+    system's variables alone start no further processes. Mixed
     precision is bf16 where the GPU has it; never on a CPU, where it is slower. Kernels are deterministic.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -29,6 +31,7 @@ def fabric() -> Fabric:
         accelerator="cuda" if gpu else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        plugins=None if "LOCAL_WORLD_SIZE" in os.environ else [LightningEnvironment()],
         precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
     )
     made.launch()

@@ -120,6 +120,12 @@ class _Training:
             pin_memory=fabric.device.type == "cuda",
         )
         self.batch = self.loader.batch
+        if self.batch % fabric.world_size:
+            raise BenchError(
+                f"a batch of {self.batch} cannot be shared equally by {fabric.world_size} processes",
+                where=attempt.folder.id,
+                mend="use a number of processes that divides it",
+            )
         self.updates = updates or recipe.epochs * self.loader.updates_per_epoch
         self.epochs = round(updates / self.loader.updates_per_epoch, 4) if updates else recipe.epochs
         self.every = max(1, -(-self.updates // CURVE_POINTS))

@@ -140,8 +140,11 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, each dataclass tagged with its ``kind``; the inverse of :func:`from_dict`."""
-        return _plain(self)
+        """Plain JSON values, each dataclass tagged with its ``kind``; :func:`from_dict` reads them.
+
+        Without ``source``: it moves no number, so it takes no part in identities.
+        """
+        return {key: value for key, value in _plain(self).items() if key != "source"}
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:
