@@ -49,7 +49,7 @@ COLUMNS = [
 ]
 
 
-class Number(Strict):
+class Number(Strict, strict=True):
     """One number with its interval, how many examples it stands on, and what chance gives."""
 
     value: float
@@ -60,7 +60,7 @@ class Number(Strict):
     unit: str
 
 
-class ProtocolIdentity(Strict):
+class ProtocolIdentity(Strict, strict=True):
     """Which protocol, under which variant, and the digest of its definition."""
 
     name: str
@@ -69,21 +69,21 @@ class ProtocolIdentity(Strict):
     digest: str
 
 
-class Versions(Strict):
+class Versions(Strict, strict=True):
     """Of the code that made the weights."""
 
     method: int
     backbone: int
 
 
-class EvidenceFile(Strict):
+class EvidenceFile(Strict, strict=True):
     """The evidence, beside the result."""
 
     file: str
     sha256: str
 
 
-class Result(Strict):
+class Result(Strict, strict=True):
     """``result.json``: what one evaluation measured, and everything that identifies it."""
 
     schema_: Literal[1] = Field(alias="schema")
