@@ -66,6 +66,16 @@ class PretextTask(Task):
         super().__init__()
         self.backbone = backbone
 
+    def heldout(self, batch: Batch, step: Step, generator: torch.Generator) -> dict[str, Tensor]:
+        """What is measured on images that it never saw, means over the batch: its losses and their metrics.
+
+        Overridden where targets belong to the images of the training set. Called in eval mode, without gradients.
+        """
+        found: dict[str, Tensor] = {}
+        for name, loss in self.losses(batch, step, generator):
+            found |= {"loss" if name == "main" else f"loss_{name}": loss.total, **loss.metrics}
+        return found
+
     def picture(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """What the task sees and answers, for people: uint8 (rows, columns, 3, h, w), one row an image of the batch.
 

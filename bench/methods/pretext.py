@@ -25,7 +25,7 @@ ROWS = 8
 def measure(
     task: PretextTask, heldout: Dataset, *, batch: int, seed: int, fabric: Fabric, workers: int
 ) -> dict[str, Any]:
-    """{"metric", "value", "chance", "n", and every metric of the loss}: means over the first images, in eval mode.
+    """{"metric", "value", "chance", "n", "all"}: means of ``task.heldout`` over the first images, in eval mode.
 
     One process measures: it is reported, and nothing is chosen by it.
     """
@@ -39,11 +39,9 @@ def measure(
             torch.manual_seed(derive(seed, "pretext", number))
             generator.manual_seed(derive(seed, "pretext device", number))
             with fabric.autocast():
-                losses = list(task.losses(views.to(fabric.device), Step(0, number, 1 + number), generator))
-            for name, loss in losses:
-                metrics = {"loss" if name == "main" else f"loss_{name}": loss.total, **loss.metrics}
-                for key, value in metrics.items():
-                    sums[key] = sums.get(key, 0.0) + float(value) * len(views)
+                metrics = task.heldout(views.to(fabric.device), Step(0, number, 1 + number), generator)
+            for key, value in metrics.items():
+                sums[key] = sums.get(key, 0.0) + float(value) * len(views)
             seen += len(views)
             if seen >= count:
                 break

@@ -30,7 +30,7 @@ def _prepared(method, backbone="alexnet-smoke", data=None, seed=0):
 
 def _batch(task, data, size=16, epoch=0):
     with Loader(data, task.view, seed=0, batch=size, workers=0) as loader:
-        return next(iter(loader.epoch(epoch, torch.arange(len(data)))))
+        return next(iter(loader.epoch(epoch, task.order(epoch, len(data), torch.Generator().manual_seed(epoch)))))
 
 
 def _losses(task, batch, update=0, updates=100):
