@@ -7,12 +7,13 @@
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+DEMO := random,random-rescaled,supervised,rotation,jigsaw,split-brain
 READY := .venv/.ready
 
 .PHONY: demo test lint setup clean
 
 demo: $(READY)
-	$(BIN)/bench reproduce imagenet-linear --suite demo --out demo $(ARGS)
+	$(BIN)/bench reproduce imagenet-linear --suite demo --methods $(DEMO) --out demo $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)

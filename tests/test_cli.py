@@ -186,7 +186,7 @@ def test_a_running_run_can_be_cancelled_and_taken_up_again(tmp_path):
     )
     start = ["reproduce", "imagenet-linear", "--suite", suite, "--methods", "rotation", "--runs", tmp_path / "runs"]
     bench(*start, "--on", "local")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         rows = json.loads(bench("status", "pretrain", "--runs", tmp_path / "runs", "--json").stdout)
         if rows[0]["progress"]:
@@ -198,6 +198,7 @@ def test_a_running_run_can_be_cancelled_and_taken_up_again(tmp_path):
         "is being executed by process" in bench("run", rows[0]["run"], "--runs", tmp_path / "runs", check=False).stdout
     )
     bench("cancel", rows[0]["run"], "--runs", tmp_path / "runs")
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         rows = {r["run"]: r for r in json.loads(bench("status", "--runs", tmp_path / "runs", "--json").stdout)}
         states = {name.split("-")[0]: row["state"] for name, row in rows.items()}
