@@ -130,9 +130,14 @@ class RunFolder:
                 self._attempt(number).unlink(missing_ok=True)
                 raise writing_failed(self._attempt(number), error) from error
             (self.path / "queue.json").unlink(missing_ok=True)
-            for leftover in self.path.glob(".*.tmp"):  # of an attempt that was killed while it wrote
-                leftover.unlink(missing_ok=True)
+            self._drop_leftovers()
             return Attempt(self, number, record)
+
+    def _drop_leftovers(self) -> None:
+        """Remove what an attempt that was killed had half written: files that only the owner writes."""
+        for name in (*SCRATCH, *FINAL[self.id.split("-", 1)[0]]):
+            for leftover in self.path.glob(f".{name}.*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def queue(self, launcher: str, job: str) -> None:
         """Record that a job will execute the run; ``take`` removes the record."""
