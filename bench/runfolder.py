@@ -135,7 +135,7 @@ class RunFolder:
 
     def _drop_leftovers(self) -> None:
         """Remove what an attempt that was killed had half written: files that only the owner writes."""
-        for name in (*SCRATCH, *FINAL[self.id.split("-", 1)[0]]):
+        for name in ("log.jsonl", "attempt-*", *SCRATCH, *FINAL[self.id.split("-", 1)[0]]):
             for leftover in self.path.glob(f".{name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
 
