@@ -27,8 +27,8 @@ from bench.protocols.heads import LinearHeads, geometry, rank_of
 from bench.protocols.probe import InverseRoot as InverseRootRule
 from bench.protocols.probe import Probe, Rows, Steps
 from bench.suite import validate
+from bench.training import loop
 from bench.training.device import derive
-from bench.training.loop import embed, train
 from bench.training.recipe import SGD, InverseRoot, MultiStep, Recipe, Schedule, Table
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ImageNetLinear(Protocol):
         heads = LinearHeads(backbone, self.probe, len(train.classes), fabric)
         held = held_out(train.ids, train.labels, self.probe.heldout)
         fit, choose = subset(train, np.flatnonzero(~held)), subset(train, np.flatnonzero(held))
-        training = _train(
+        training = loop.train(
             heads,
             fit,
             self.recipe(len(fit)),
@@ -172,10 +172,6 @@ def _schedule(probe: Probe, updates: int) -> Schedule:
             return InverseRoot(probe.rates[0] * probe.weight_decay * updates)
 
 
-def _train(heads: LinearHeads, fit: Dataset, recipe: Recipe, **how: Any) -> dict[str, Any]:
-    return train(heads, fit, recipe, **how)
-
-
 def _measure(heads: LinearHeads, chosen: list[int], test: Dataset, fabric: Fabric, how: Execution) -> Evidence:
     """Ranks and predictions of the chosen heads on the test images; no other head sees them."""
 
@@ -196,4 +192,6 @@ def _measure(heads: LinearHeads, chosen: list[int], test: Dataset, fabric: Fabri
 
 def _over(heads: LinearHeads, dataset: Dataset, function: Any, fabric: Fabric, how: Execution) -> Tensor:
     batch = max(1, (how.micro_batch or 256) // heads.test_crops)
-    return embed(heads, dataset, function, heads.test_view, seed=0, fabric=fabric, workers=how.workers, batch=batch)
+    return loop.embed(
+        heads, dataset, function, heads.test_view, seed=0, fabric=fabric, workers=how.workers, batch=batch
+    )
