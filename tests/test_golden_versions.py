@@ -103,7 +103,9 @@ def _protocol(key, folder):
     backbone = build("alexnet-smoke")
     protocol = registry.entry("protocols", key).load()(variant)
     train_set, test_set = ToyImages(64), ToyImages(48, name="toy/test")
-    measured = protocol.evaluate(backbone, train_set, test_set, seed=0, **_execution("evaluate", folder))
+    measured = protocol.evaluate(
+        backbone, train_set, test_set, method="rotation", seed=0, **_execution("evaluate", folder)
+    )
     numbers = _curve(measured.training["curve"])
     for place, scores in measured.selection["heldout"].items():
         numbers |= {f"held-out {place} at {rate}": score for rate, score in scores["top1"].items()}

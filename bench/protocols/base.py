@@ -65,12 +65,16 @@ class Protocol(ABC):
         train: Dataset,
         test: Dataset,
         *,
+        method: str,
         seed: int,
         fabric: Fabric,
         attempt: Attempt,
         how: Execution,
     ) -> Measured:
-        """Measure. Everything is chosen on ``train``; ``test`` is looked at once, at the end."""
+        """Measure. Everything is chosen on ``train``; ``test`` is looked at once, at the end.
+
+        ``method`` is how the backbone got its weights: some definitions prepare the weights of all rows but Random.
+        """
 
     @staticmethod
     @abstractmethod

@@ -60,6 +60,9 @@ class Definition:
     def variant(self, name: str, suite: Suite | None = None, backbone: str | None = None) -> Variant:
         """The variant for a backbone, under the suite's overrides (which apply to ``standard`` only).
 
+        ``[<variant>.family.<family>]`` replaces keys for backbones of that family, ``[<variant>.on.<backbone>]`` for
+        that backbone; a variant with tables of the latter kind measures no other backbone.
+
         Raises:
             BenchError: no such variant, or not for that backbone; a key or value that the protocol does not know;
                 an override of a key that the variant does not have.
@@ -69,9 +72,12 @@ class Definition:
         own = self.backbones(name)
         if own and backbone not in own:
             raise BenchError(_not_for(name, backbone), where=self.file, mend=f"it knows {', '.join(own)}")
-        definition = {key: value for key, value in self.variants[name].items() if key != "on"}
+        stated = self.variants[name]
+        definition = {key: value for key, value in stated.items() if key not in ("on", "family")}
+        if backbone is not None:
+            definition |= stated.get("family", {}).get(registry.family(backbone), {})
         if own:
-            definition |= self.variants[name]["on"][backbone]
+            definition |= stated["on"][backbone]
         if suite is not None and name == "standard":
             for key, value in suite.protocols.get(self.name, {}).items():
                 definition |= self._overridden(definition, key, value, suite)

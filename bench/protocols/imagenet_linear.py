@@ -65,6 +65,7 @@ class ImageNetLinear(Protocol):
         train: Dataset,
         test: Dataset,
         *,
+        method: str,
         seed: int,
         fabric: Fabric,
         attempt: Attempt,

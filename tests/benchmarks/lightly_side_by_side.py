@@ -128,7 +128,9 @@ def ours(folder: Path, place: Path, backbone: Backbone, epochs: int) -> dict[str
     attempt = RunFolder.create(place / "runs", spec).take("benchmark")
     train, test = (open_images("images", folder, (split,), place / "cache") for split in ("train", "val"))
     how = Execution(workers=0)
-    measured = protocol.evaluate(backbone, train, test, seed=0, fabric=fabric(), attempt=attempt, how=how)
+    measured = protocol.evaluate(
+        backbone, train, test, method="rotation", seed=0, fabric=fabric(), attempt=attempt, how=how
+    )
     return protocol.columns(measured.evidence)
 
 

@@ -47,6 +47,7 @@ def _evaluate(tmp_path, name="run", protocol=None, backbone=None, train=None, te
         backbone or _backbone(),
         train or ToyImages(128),
         test or ToyImages(64, name="toy/test"),
+        method="rotation",
         seed=seed,
         fabric=fabric(),
         attempt=folder.take("test"),
@@ -202,7 +203,8 @@ folder = RunFolder.create(Path({tmp!r}), spec)
 made.barrier()
 attempt = folder.take("test") if made.is_global_zero else Attempt(folder, 1, {{}})
 made.barrier()
-out = _protocol().evaluate(_backbone(), ToyImages(128), ToyImages(64, name="toy/test"), seed=0, fabric=made,
+out = _protocol().evaluate(_backbone(), ToyImages(128), ToyImages(64, name="toy/test"), method="rotation",
+                seed=0, fabric=made,
                            attempt=attempt, how=Execution(workers=0))
 if made.is_global_zero:
     torch.save([out.selection, out.training["curve"], out.evidence["rank"].tolist()], {out!r})

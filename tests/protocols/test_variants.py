@@ -57,7 +57,9 @@ def _run(tmp_path, protocol, backbone, name="run", **how):
     train, test = ToyImages(8, side=230), ToyImages(4, side=230, name="toy/test")
     execution = Execution(workers=0, **how)
     try:
-        return protocol.evaluate(backbone, train, test, seed=0, fabric=fabric(), attempt=attempt, how=execution)
+        return protocol.evaluate(
+            backbone, train, test, method="rotation", seed=0, fabric=fabric(), attempt=attempt, how=execution
+        )
     finally:
         attempt.end("CANCELLED")
 
@@ -309,7 +311,7 @@ def test_without_selection_all_of_train_is_trained_on(tmp_path):
     test = ToyImages(4, name="toy/test")
     how = Execution(workers=0)
     net = build("alexnet-smoke")
-    protocol.evaluate(net, Watched(16), test, seed=0, fabric=fabric(), attempt=attempt, how=how)
+    protocol.evaluate(net, Watched(16), test, method="rotation", seed=0, fabric=fabric(), attempt=attempt, how=how)
     assert seen == set(range(16))
 
 
