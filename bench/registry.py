@@ -89,6 +89,15 @@ def entries(kind: Kind) -> list[Entry]:
     return [_entries(kind)[key] for key in names(kind)]
 
 
+def family(backbone: str) -> str:
+    """The architecture that a backbone is a variant of, by the name of its file: ``alexnet``, ``resnet``, ...
+
+    Raises:
+        BenchError: unknown backbone.
+    """
+    return _key(entry("backbones", backbone).file.stem)
+
+
 def refresh() -> None:
     """Forget what was found; the next look-up searches again (for tests and long-lived processes)."""
     _entries.cache_clear()

@@ -193,7 +193,14 @@ def _evaluate(
         if isinstance(found, Packed):
             folder.note(f"{found.name}: images come from the packed store {found.folder}")
     measured = protocol.evaluate(
-        backbone, train_set, test_set, seed=spec["seed"], fabric=fabric, attempt=attempt, how=how
+        backbone,
+        train_set,
+        test_set,
+        method=spec["method"],
+        seed=spec["seed"],
+        fabric=fabric,
+        attempt=attempt,
+        how=how,
     )
     if not fabric.is_global_zero:
         return
