@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from bench.report.cell import Cell
 from bench.report.spec import ColumnSpec, Published
-from bench.report.table import MARK_OF_STATUS, NOT_PUBLISHED, Drawing, Identity, Row
+from bench.report.table import MARK_OF_STATUS, NOT_PUBLISHED, SYNTHETIC, Drawing, Identity, Row
 
 WORD = {"not run": "not run", "running": "running", "failed": "failed", "not implemented": "not impl."}
 """What stands in a cell without a number."""
+
+_PAIRED = 6
+"""Columns of a table that is still read easily, and fits a page, with two numbers in each."""
 
 Entry = Cell | Published | None
 
@@ -45,43 +49,44 @@ class Block:
     """Over the labels."""
     heads: tuple[str, ...]
     lines: tuple[Line, ...]
+    over: tuple[tuple[str, int], ...] = ()
+    """Headings over those of ``groups``, spanning columns likewise; empty: none."""
 
     @property
     def flat(self) -> tuple[str, ...]:
         """The corner and the heads in one line, for formats without spans."""
-        over = [group for group, span in self.groups for _ in range(span)]
-        if len(self.groups) < 2:
-            return (*(over[:1] or [self.corner]), *self.heads)
-        return (self.corner, *(f"{group} {head}".strip() for group, head in zip(over, self.heads, strict=True)))
+        if len(self.groups) == 1 and self.kind != "both":
+            return (self.groups[0][0], *self.heads)
+        levels = [_by_column(level) for level in (self.over, self.groups) if level]
+        return (self.corner, *(" ".join(filter(None, words)) for words in zip(*levels, self.heads, strict=True)))
 
 
 def blocks(drawing: Drawing) -> list[Block]:
-    """Side by side at the papers' own scale; else what was measured, then what was published."""
+    """Side by side at the paper's own scale, unless the table is too wide; else what was measured, then what was
+    published."""
     source = drawing.source
     paper = ", ".join(filter(None, [source.paper, source.arxiv and f"arXiv {source.arxiv}", source.table]))
     at = f"at suite {drawing.suite} ({drawing.backbone} on {drawing.dataset or 'no data'})"
     groups = _groups(drawing.columns)
     titles = _titles(drawing)
-    if drawing.paper:
-        corner = groups[0][0] if len(groups) == 1 else "Method"
-        pairs = [
-            title if len(groups) == 1 else f"{c.group} {title}".strip()
-            for c, title in zip(drawing.columns, titles, strict=True)
-        ]
+    if drawing.paper and len(drawing.columns) <= _PAIRED:
+        alone = len(groups) == 1
         return [
             Block(
                 "both",
                 f"Published ({paper}) and measured {at}",
-                tuple((pair, 2) for pair in pairs),
-                corner,
-                ("publ.", "meas.") * len(pairs),
-                tuple(Line(row.label, row, _pairs(row)) for row in drawing.rows),
+                tuple((title, 2) for title in titles),
+                groups[0][0] if alone else "Method",
+                ("publ.", "meas.") * len(titles),
+                tuple(Line(_marked(row.label, row), row, _pairs(row)) for row in drawing.rows),
+                () if alone else tuple((group, 2 * span) for group, span in groups),
             )
         ]
-    measured = tuple(Line(row.title, row, row.cells) for row in drawing.rows)
+    warning = "" if drawing.paper else ": not comparable with published numbers"
+    measured = tuple(Line(_marked(row.title, row), row, row.cells) for row in _once(drawing.rows))
     published = tuple(Line(row.label, row, row.numbers) for row in drawing.rows if row.published)
     return [
-        Block("measured", f"Measured {at}: not comparable with published numbers", groups, "Method", titles, measured),
+        Block("measured", f"Measured {at}{warning}", groups, "Method", titles, measured),
         Block("published", f"Published: {paper}", groups, "Method", titles, published),
     ]
 
@@ -92,14 +97,14 @@ def value(entry: Entry) -> str:
         return NOT_PUBLISHED
     if isinstance(entry, Published):
         return entry.text
-    return WORD[entry.state] if entry.value is None else f"{entry.value:.1f}"
+    return WORD[entry.state] if entry.value is None else f"{entry.value:z.1f}"
 
 
 def spread(entry: Entry) -> str:
     """``± 0.4`` over seeds, ``[26.7, 30.5]`` for one seed, or nothing."""
     if not isinstance(entry, Cell) or entry.value is None:
         return ""
-    return f"[{entry.low:.1f}, {entry.high:.1f}]" if entry.sd is None else f"± {entry.sd:.1f}"
+    return f"[{entry.low:z.1f}, {entry.high:z.1f}]" if entry.sd is None else f"± {entry.sd:.1f}"
 
 
 def marks(entry: Entry) -> str:
@@ -139,6 +144,22 @@ def command(drawing: Drawing) -> str:
     return f"bench run --suite {drawing.suite} --method METHOD --protocol {protocols}{own} --seed SEED"
 
 
+def _once(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows without those that repeat another one's cells: papers print a method twice where they vary what we do
+    not, such as its version."""
+    seen: list[tuple[Any, ...]] = []
+    for row in rows:
+        key = (row.title, row.method, row.options, row.backbone, row.pretraining_data, row.cells)
+        if key not in seen:
+            seen.append(key)
+            yield row
+
+
+def _marked(name: str, row: Row) -> str:
+    """The name of a row whose measured numbers are shown, with its mark."""
+    return f"{name} {SYNTHETIC}" if row.synthetic_motion else name
+
+
 def _pairs(row: Row) -> tuple[Entry, ...]:
     return tuple(entry for pair in zip(row.numbers, row.cells, strict=True) for entry in pair)
 
@@ -150,6 +171,11 @@ def _titles(drawing: Drawing) -> tuple[str, ...]:
         column.title + (f" ({unit})" if mixed else "")
         for column, unit in zip(drawing.columns, drawing.units, strict=True)
     )
+
+
+def _by_column(level: Sequence[tuple[str, int]]) -> list[str]:
+    """A heading a column."""
+    return [heading for heading, span in level for _ in range(span)]
 
 
 def _groups(columns: Sequence[ColumnSpec]) -> tuple[tuple[str, int], ...]:

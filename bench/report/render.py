@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bench.files import canonical
 from bench.report import layout
 from bench.report.cell import Cell
 from bench.report.layout import Block, Entry
-from bench.report.spec import ColumnSpec, Published
+from bench.report.spec import ColumnSpec, Published, column_names
 from bench.report.table import Drawing, Row
 from bench.report.terminal import terminal
 
@@ -71,6 +71,7 @@ def _words(drawing: Drawing) -> dict[str, Any]:
     return {
         "drawing": drawing,
         "blocks": layout.blocks(drawing),
+        "columns": column_names(drawing.columns),
         "protocols": [(one, layout.identity(one)) for one in drawing.protocols],
         "command": layout.command(drawing),
     }
@@ -144,7 +145,7 @@ def _latex() -> Environment:
         comment_start_string="<#",
         comment_end_string="#>",
     )
-    made.filters |= {"entry": _latex_entry, "key": _key, "rules": _rules}
+    made.filters |= {"entry": _latex_entry, "key": _key, "rules": _rules, "small": _small}
     return made
 
 
@@ -170,6 +171,7 @@ _LATEX = {
     "†": r"\dag{}",
     "‡": r"\ddag{}",
     "§": r"\S{}",
+    "¶": r"\P{}",
     "…": r"\ldots{}",
     "‘": "`",
     "’": "'",
@@ -189,22 +191,58 @@ def _key(text: str) -> Raw:
     return Raw(re.sub(r"[^A-Za-z0-9:._/+-]", "", text))
 
 
-def _rules(block: Block) -> list[tuple[int, int]]:
+def _rules(level: Sequence[tuple[str, int]]) -> list[tuple[int, int]]:
     """(first, last) table column of each group that has a heading."""
-    last = list(accumulate((span for _, span in block.groups), initial=1))
-    return [(a + 1, b) for (a, b), (group, _) in zip(pairwise(last), block.groups, strict=True) if group]
+    last = list(accumulate((span for _, span in level), initial=1))
+    return [(a + 1, b) for (a, b), (group, _) in zip(pairwise(last), level, strict=True) if group]
+
+
+_SIZES = (("", 5.0, 6.0), (r"\small", 4.5, 3.5), (r"\footnotesize", 4.0, 3.0), (r"\scriptsize", 3.5, 2.0))
+"""(command, points a character, points on either side of a column)."""
+_PAGE = 480
+"""Points of a line, as in a page of A4 with margins of two centimetres."""
+
+
+def _small(block: Block) -> Raw:
+    """The largest letters and gaps with which the block fits a page, by its characters; empty: the usual ones."""
+    lines = [line for line in block.lines if not line.alike]
+    widths = [
+        max([len(head), *map(_characters, entries)])
+        for head, *entries in zip(block.heads, *(line.entries for line in lines), strict=True)
+    ]
+    labels = [
+        len(line.label) + 5 * bool(line.row.citation) + len(" (reference)") * line.row.reference for line in block.lines
+    ]
+    characters = max([len(block.corner), *labels]) + sum(widths)
+    for level in (block.over, block.groups):
+        left = iter(widths)
+        characters += sum(max(0, len(heading) - sum(islice(left, span))) for heading, span in level)
+    gaps = 2 * (len(widths) + 1)
+    command, _, gap = next((s for s in _SIZES if s[1] * characters + s[2] * gaps <= _PAGE), _SIZES[-1])
+    return Raw(command and rf"{command}\setlength{{\tabcolsep}}{{{gap}pt}}")
+
+
+def _minus(number: str) -> str:
+    """A number with a minus sign in the place of its hyphen."""
+    return re.sub(r"-(?=\d)", "$-$", number)
+
+
+def _characters(entry: Entry) -> int:
+    """How wide an entry is, in characters; tiny ones are half as wide."""
+    word = isinstance(entry, Cell) and entry.value is None
+    return max(len(layout.value(entry)) // (1 + word), len(layout.spread(entry)) // 2)
 
 
 def _latex_entry(entry: Entry) -> Raw:
-    number = latex(layout.value(entry))
+    number = _minus(latex(layout.value(entry)))
     if isinstance(entry, Cell) and entry.best:
         number = rf"\textbf{{{number}}}"
     elif isinstance(entry, Cell) and entry.value is None:
-        number = rf"\textit{{{number}}}"
+        number = rf"{{\tiny\textit{{{number}}}}}"
     if layout.marks(entry):
         number += rf"\rlap{{\textsuperscript{{{latex(layout.marks(entry))}}}}}"
     if layout.spread(entry):
-        number = rf"\shortstack[r]{{{number}\\{{\tiny {latex(layout.spread(entry))}}}}}"
+        number = rf"\shortstack[r]{{{number}\\{{\tiny {_minus(latex(layout.spread(entry)))}}}}}"
     return Raw(number)
 
 
@@ -225,18 +263,18 @@ def _told(cell: Cell) -> str:
 def _by_source(drawing: Drawing, row: Row) -> list[tuple[Published, str]]:
     """(one number, the columns that share its status, source and note) of a row, in order."""
     shared: dict[tuple[str, str, str], tuple[Published, list[str]]] = {}
-    for column, number in zip(drawing.columns, row.numbers, strict=True):
+    for name, number in zip(column_names(drawing.columns), row.numbers, strict=True):
         if number:
-            shared.setdefault((number.status, number.source, number.note), (number, []))[1].append(column.title)
+            shared.setdefault((number.status, number.source, number.note), (number, []))[1].append(name)
     return [(number, ", ".join(titles)) for number, titles in shared.values()]
 
 
 def _by_command(drawing: Drawing, row: Row) -> list[tuple[Cell, str]]:
     """(one cell, the columns that share its protocol, digest, kind of interval and command) of a row, in order."""
     shared: dict[tuple[str, ...], tuple[Cell, list[str]]] = {}
-    for column, cell in zip(drawing.columns, row.cells, strict=True):
+    for name, cell in zip(column_names(drawing.columns), row.cells, strict=True):
         key = (cell.protocol, cell.variant, cell.digest, cell.interval, cell.command)
-        shared.setdefault(key, (cell, []))[1].append(column.title)
+        shared.setdefault(key, (cell, []))[1].append(name)
     return [(cell, ", ".join(titles)) for cell, titles in shared.values()]
 
 
@@ -252,7 +290,8 @@ def _csv(drawing: Drawing) -> str:
 
 
 _FIELDS = (
-    *("block", "table", "suite", "row", "method", "options", "backbone", "pretraining_data", "reference", "note"),
+    *("block", "table", "suite", "row", "method", "options", "backbone", "pretraining_data", "reference"),
+    *("synthetic_motion", "note"),
     *("column", "reads", "state", "reason", "value", "low", "high", "interval", "sd", "seeds", "values", "n", "unit"),
     *("chance", "at_chance", "best", "protocol", "variant", "digest", "data_digest", "other_data", "command"),
     *("status", "source"),
@@ -289,8 +328,8 @@ def _published(drawing: Drawing) -> Iterator[dict[str, Any]]:
 
 
 def _place(drawing: Drawing, row: Row, column: ColumnSpec) -> dict[str, Any]:
-    shared = {"table": drawing.table, "method": row.method, "reference": row.reference, "note": row.note}
-    return {**shared, "column": column.key}
+    shared = {key: getattr(row, key) for key in ("method", "reference", "synthetic_motion", "note")}
+    return {"table": drawing.table, **shared, "column": column.key}
 
 
 def _json(drawing: Drawing) -> str:

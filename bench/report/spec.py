@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -45,11 +45,15 @@ class ColumnSpec(Strict):
     """The ``column`` of ``published.csv``."""
     protocol: str
     variant: str = "standard"
+    printed: str = ""
+    """The variant under which the printed numbers were measured, where a row does not say."""
     reads: str
     """The result's column, ``<metric>@<stage or setting>``: "top1@conv3"."""
     title: str
     group: str = ""
     """The heading over neighbouring columns of the same group."""
+    unit: str = "%"
+    """Of the printed numbers; measured ones bring their own."""
 
     @model_validator(mode="after")
     def _reads_a_column(self) -> ColumnSpec:
@@ -74,8 +78,8 @@ class RowSpec(Strict):
     """The backbone that the published number was measured with; measured on it with ``--as-published`` only."""
     data: str = ""
     """The suite's role that it is pretrained on, where not the usual one."""
-    variant: str = ""
-    """The protocol variant that the published number was measured with."""
+    variant: str | dict[str, str] = ""
+    """The protocol variant that the published numbers were measured with, or one a protocol; empty: the column's."""
     reference: bool = False
     """Shown, but takes no part in bold or rankings."""
     cite: str = ""
@@ -114,6 +118,8 @@ class Declaration(Strict):
     title: str
     caption: str
     source: Source
+    suite: str = ""
+    """The suite of the paper's own scale: only there do printed and measured numbers stand side by side."""
     notes: str = ""
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
@@ -136,9 +142,20 @@ class TableSpec(Declaration):
         return [row.model_copy(update={"reference": True}) if row.method in references else row for row in rows]
 
 
+def column_names(columns: Sequence[ColumnSpec]) -> list[str]:
+    """What to call each column outside the table: its title, after its group's where titles repeat."""
+    titles = [column.title for column in columns]
+    if len(set(titles)) == len(titles):
+        return titles
+    return [f"{column.group} {column.title}".strip() for column in columns]
+
+
 def resolve_variant(row: RowSpec, column: ColumnSpec, as_published: bool) -> str:
     """The protocol variant of a cell: the column's, or the one that the row's number was published under."""
-    return row.variant if as_published and row.variant else column.variant
+    if not as_published:
+        return column.variant
+    own = row.variant if isinstance(row.variant, str) else row.variant.get(column.protocol, "")
+    return own or (column.printed if row.published else "") or column.variant
 
 
 def resolve_backbone(row: RowSpec, usual: str, as_published: bool) -> str:

@@ -18,6 +18,9 @@ from bench.report.table import Drawing
 _NARROWEST = 16
 """Characters that a label has at least."""
 
+_HEAD = 10
+"""Characters in a line of a column's heading, where it has more than one word."""
+
 
 def terminal(drawing: Drawing, width: int, colour: bool) -> str:
     """The drawing in lines of ``width`` characters; longer where a table does not fit, for no number is ever cut."""
@@ -56,18 +59,19 @@ def _ruled(block: Block, width: int) -> Iterator[Text]:
     """Head, rule and rows. Where published and measured stand side by side elsewhere, they stand one under the other
     here: the columns stay few, and what is compared stands close."""
     both = block.kind == "both"
-    corner, *heads = [block.corner, *(group for group, _ in block.groups)] if both else block.flat
+    corner, *words = block.flat
+    heads = [head.removesuffix(" publ.") for head in words[::2]] if both else words
+    stacked = [textwrap.wrap(head, _HEAD, break_long_words=False) for head in heads]
     room = max((len(layout.marks(entry)) for line in block.lines for entry in line.entries), default=0)
     rows = [_stacks(line, both, room) for line in block.lines]
     if both:
-        heads.insert(0, "")
-    widths = [
-        max([cell_len(head), *(text.cell_len for row in rows for text in row[i])]) for i, head in enumerate(heads)
-    ]
+        stacked.insert(0, [])
+    depth = max(map(len, stacked))
+    head = [[Text(text) for text in [""] * (depth - len(stack)) + stack] for stack in stacked]
+    widths = [max(text.cell_len for row in [head, *rows] for text in row[i]) for i in range(len(head))]
     labels = [line.label + (" (reference)" if line.row.reference else "") for line in block.lines]
     rest = width - sum(wide + 2 for wide in widths)
     first = min(max(map(cell_len, [corner, *labels])), max(rest, _NARROWEST))
-    head = [[Text(text)] for text in heads]
     yield from (Text.assemble(line, style="bold") for line in _side_by_side(corner, head, first, widths))
     yield Text("─" * (first + sum(wide + 2 for wide in widths)))
     for label, row in zip(labels, rows, strict=True):

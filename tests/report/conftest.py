@@ -11,6 +11,7 @@ from bench import suite as suites
 from bench.files import canonical
 from bench.launch.state import COLUMNS as STATES
 from bench.protocols import definitions
+from bench.report import spec
 from bench.results import COLUMNS as RESULTS
 
 METHOD = '''
@@ -63,6 +64,12 @@ def house(tmp_path, monkeypatch):
     yield tmp_path
     monkeypatch.undo()
     forget()
+
+
+@pytest.fixture
+def rotnet():
+    """The Rotation paper's table, at home in the toy suite."""
+    return spec.load("imagenet-linear").model_copy(update={"suite": "toy"})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 """
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.report import layout, render, spec, table
+from bench.report import layout, render, table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SUFFIX = {"terminal": "txt", "markdown": "md", "latex": "tex", "html": "html", "csv": "csv", "json": "json"}
@@ -22,7 +23,7 @@ HOSTILE = "</td><script>x</script> [bold]a[/bold] \\input{x} $|%` *b* _c_ & \"q\
 
 
 @pytest.fixture
-def drawing(house, suite, result, state, frames):
+def drawing(house, rotnet, suite, result, state, frames):
     """A function: a table with every state and mark at a toy suite, or at one of a paper's scale."""
 
     def make(**changes):
@@ -34,17 +35,17 @@ def drawing(house, suite, result, state, frames):
             *(r for s in (0, 1) for r in result(at, "rotation", [32.2, 35.0 + s, 35.8, 33.8, 30.2], seed=s)),
             *({**r, "method": "gone"} for r in result(at, "rotation", [1.0] * 5)),
         ]
-        return table.draw(spec.load("imagenet-linear"), at, *frames(rows, [state("evaluate", "zeta", "OOM", "why")]))
+        return table.draw(rotnet, at, *frames(rows, [state("evaluate", "zeta", "OOM", "why")]))
 
     return make
 
 
 @pytest.fixture
-def hostile(evil, suite, state, frames):
+def hostile(evil, rotnet, suite, state, frames):
     """A table in which everything that a third party or a failure brings is hostile text."""
     evil(HOSTILE)
     states = [state("evaluate", key, "FAILED", HOSTILE) for key in ("evil", "rotation")]
-    return table.draw(spec.load("imagenet-linear"), suite(), *frames((), states))
+    return table.draw(rotnet, suite(), *frames((), states))
 
 
 @pytest.mark.parametrize("fmt", render.FORMATS)
@@ -91,6 +92,44 @@ def test_several_groups(drawing):
     assert block.flat[:3] == ("Method", "Early conv1", "Linear classifier on conv2")
     assert r"\cmidrule(lr){2-2}" in render.render(drawn, "latex")
     assert r"\cmidrule(lr){3-6}" in render.render(drawn, "latex")
+
+
+def test_groups_over_pairs_of_printed_and_measured(drawing):
+    drawn = drawing(paper=True)
+    first, *rest = drawn.columns
+    object.__setattr__(drawn, "columns", (first.model_copy(update={"group": "Early"}), *rest))
+    (block,) = layout.blocks(drawn)
+    assert block.over == (("Early", 2), ("Linear classifier on", 8))
+    assert block.groups[:2] == (("conv1", 2), ("conv2", 2))
+    assert block.flat[:4] == ("Method", "Early conv1 publ.", "Early conv1 meas.", "Linear classifier on conv2 publ.")
+    text = render.render(drawn, "latex")
+    assert r"\multirow{3}{*}{Method} & \multicolumn{2}{c}{Early} & \multicolumn{8}{c}{Linear classifier on}" in text
+    assert r"\cmidrule(lr){2-3}" in text
+    (head, *_) = re.findall(r"<thead>.*?</thead>", render.render(drawn, "html"), flags=re.S)
+    assert 'rowspan="3"' in head
+    assert [int(n) for n in re.findall(r'colspan="(\d)"', head)] == [2, 8, 2, 2, 2, 2, 2]
+    assert "Linear\n" in render.render(drawn, "terminal")
+
+
+def test_a_wide_table_is_not_drawn_in_pairs(drawing):
+    drawn = drawing(paper=True)
+    object.__setattr__(drawn, "columns", drawn.columns * 2)
+    object.__setattr__(drawn, "units", drawn.units * 2)
+    measured, published = layout.blocks(drawn)
+    assert "not comparable" not in measured.heading
+    assert published.kind == "published"
+
+
+def test_negative_numbers(drawing):
+    drawn = drawing()
+    random = next(row for row in drawn.rows if row.method == "random")
+    told = {"low": -1.25, "high": 0.04, "sd": None, "best": False}
+    cells = [dataclasses.replace(random.cells[0], value=value, **told) for value in (-0.04, -0.5)]
+    assert [layout.value(cell) for cell in cells] == ["0.0", "-0.5"]
+    assert layout.spread(cells[0]) == "[-1.2, 0.0]"
+    object.__setattr__(random, "cells", (*cells, *random.cells[2:]))
+    assert r"$-$0.5\\{\tiny {[}$-$1.2, 0.0{]}}" in render.render(drawn, "latex")
+    assert "-0.5" in render.render(drawn, "terminal")
 
 
 # Markdown
@@ -200,7 +239,7 @@ def test_html_is_whole_and_alone(drawing, paper):
     assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", text)
     assert not page.all("script")
     assert not page.all("link")
-    assert "prefers-color-scheme: dark" in text
+    assert "light-dark(" in text
     assert page.all("html") == [{"lang": "en"}]
     assert all("scope" in th for th in page.all("th"))
     assert len(page.all("caption")) == len(layout.blocks(drawing(paper=paper)))

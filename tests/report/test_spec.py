@@ -124,6 +124,30 @@ def test_variant_and_backbone_of_a_cell(tmp_path):
     assert spec.resolve_backbone(old, "toy", as_published=True) == "toy"
 
 
+def test_a_variant_a_protocol_and_the_columns_own(tmp_path):
+    toml = TOML.replace(
+        'variant = "rotnet2018"', 'variant = { imagenet-linear = "rotnet2018", voc07-detection = "frcnn" }'
+    )
+    toml = toml.replace('reads = "top1@conv1"', 'reads = "top1@conv1"\nprinted = "zhang2016"')
+    made = table(tmp_path, toml)
+    (rotation, old), (first, second) = made.rows, made.columns
+    assert spec.resolve_variant(rotation, first, as_published=True) == "rotnet2018"
+    assert spec.resolve_variant(rotation, first, as_published=False) == "standard"
+    assert spec.resolve_variant(old, first, as_published=True) == "zhang2016"
+    assert spec.resolve_variant(old, second, as_published=True) == "special"
+    detection = first.model_copy(update={"protocol": "voc07-detection"})
+    assert spec.resolve_variant(rotation, detection, as_published=True) == "frcnn"
+    mine = spec.RowSpec(method="mine")
+    assert spec.resolve_variant(mine, first, as_published=True) == "standard", "no paper printed it"
+
+
+def test_columns_are_told_apart_by_their_groups(tmp_path):
+    first, second = table(tmp_path).columns
+    assert spec.column_names((first, second)) == ["conv1", "conv2"]
+    alike = [c.model_copy(update={"title": "all", "group": g}) for c, g in ((first, "Detection"), (second, ""))]
+    assert spec.column_names(alike) == ["Detection all", "all"]
+
+
 def test_unnamed_methods_follow_the_declared_rows(house, tmp_path):
     made = table(tmp_path)
     rows = made.measured_rows(registry.entries("methods"))

@@ -4,17 +4,17 @@ import pytest
 
 from bench.errors import BenchError
 from bench.protocols import definitions
-from bench.report import spec, table
+from bench.report import table
 
 FIVE = [30.0, 31.0, 32.0, 33.0, 34.0]
 
 
 @pytest.fixture
-def draw(house, frames):
+def draw(house, rotnet, frames):
     """A function: the Rotation paper's table in the small house."""
 
     def make(suite, results=(), states=(), **options):
-        return table.draw(spec.load("imagenet-linear"), suite, *frames(results, states), **options)
+        return table.draw(rotnet, suite, *frames(results, states), **options)
 
     return make
 
