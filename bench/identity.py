@@ -32,22 +32,20 @@ def run_id(spec: Spec) -> str:
 def recipe(suite: Suite, method: str) -> Recipe | None:
     """The method's recipe at the suite's budget; None for a method that trains nothing."""
     own: Recipe | None = registry.entry("methods", method).facts.get("recipe")
-    if own is None:
-        return None
-    budget = suite.budget(method)
-    return own.scaled(epochs=budget.epochs, batch=budget.batch, lr=budget.lr)
+    return None if own is None else suite.recipe(method, own)
 
 
-def needs_labels(method: str) -> bool:
-    """Whether the method trains with labels."""
-    return "label" in registry.entry("methods", method).facts.get("needs", {"image"})
+def pretraining_role(method: str) -> str:
+    """The suite's role that a method trains on, by what it needs: labels, clips, or images alone."""
+    needs = registry.entry("methods", method).facts.get("needs", {"image"})
+    return "imagenet" if "label" in needs else "clips" if "clip" in needs else "pretrain"
 
 
 def pretraining(suite: Suite, method: str) -> dict[str, Any]:
     """Recipe, data and budget of a method's pretraining at a suite, as plain JSON."""
     made = recipe(suite, method)
-    labels = needs_labels(method)
-    role = suite.role("imagenet" if labels else "pretrain")
+    name = pretraining_role(method)
+    role = suite.role(name)
     return {
         "recipe": made.to_dict() if made else None,
         "data": {
@@ -55,14 +53,14 @@ def pretraining(suite: Suite, method: str) -> dict[str, Any]:
             "splits": list(role.train),
             "options": {**role.options, **role.train_options},
             # the slice on which probes choose their learning rate: no method trains with its labels
-            "without_heldout": definitions.heldout_share(suite) if labels else 0.0,
+            "without_heldout": definitions.heldout_share(suite) if name == "imagenet" else 0.0,
         },
     }
 
 
 def heldout(suite: Suite, method: str) -> dict[str, Any] | None:
     """What the pretext metric is measured on: reported, and nothing is chosen by it. None: the suite names nothing."""
-    role = suite.role("imagenet" if needs_labels(method) else "pretrain")
+    role = suite.role(pretraining_role(method))
     if not role.test:
         return None
     return {"dataset": role.dataset, "splits": list(role.test), "options": {**role.options, **role.test_options}}
@@ -70,7 +68,7 @@ def heldout(suite: Suite, method: str) -> dict[str, Any] | None:
 
 def pretraining_data(suite: Suite, method: str) -> str:
     """``tiny-imagenet-50/train+unlabelled``: what a row was pretrained on."""
-    return suite.role("imagenet" if needs_labels(method) else "pretrain").name()
+    return suite.role(pretraining_role(method)).name()
 
 
 def current(suite: Suite, method: str, backbone: str, protocol: str, variant: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from bench.training import recipe as recipe_words
 Kind = Literal["methods", "backbones", "protocols"]
 
 _HERE = Path(__file__).parent
-_LITERALS = {"title", "citation", "version", "role", "needs", "recipe", "variants", "chance"}
+_LITERALS = {"title", "citation", "version", "role", "needs", "supports", "recipe", "variants", "chance"}
 """What must be readable without importing: a value that is not a literal is an error, never passed over."""
 _RECIPE_WORDS = {name: getattr(recipe_words, name) for name in recipe_words.__all__}
 
@@ -96,6 +96,51 @@ def family(backbone: str) -> str:
         BenchError: unknown backbone.
     """
     return _key(entry("backbones", backbone).file.stem)
+
+
+def shape(backbone: str) -> dict[str, Any]:
+    """What a backbone's source states literally: the variant's arguments over the class's attributes.
+
+    Raises:
+        BenchError: unknown backbone.
+    """
+    facts = entry("backbones", backbone).facts
+    return {**facts, **facts.get("variants", {}).get(backbone, {})}
+
+
+def families(method: str) -> list[str]:
+    """The built-in architectures that a method runs on, by its literal ``supports``; all, unless it says.
+
+    Raises:
+        BenchError: unknown method.
+    """
+    stated = entry("methods", method).facts.get("supports")
+    return sorted(_built_in_families() if stated is None else stated)
+
+
+def misfit(method: str, backbone: str) -> str:
+    """Why a method cannot run on a backbone; empty where it can.
+
+    One that runs on every built-in architecture is taken to run on those of third parties too.
+
+    Raises:
+        BenchError: unknown method or backbone.
+    """
+    known, own = families(method), family(backbone)
+    if own in known or (own not in _built_in_families() and _built_in_families() <= set(known)):
+        return ""
+    return f"{method} does not run on {own}"
+
+
+def refuse_misfit(method: str, backbone: str) -> None:
+    """Raises BenchError: unknown method or backbone, or the method cannot run on the backbone."""
+    why = misfit(method, backbone)
+    if why:
+        raise BenchError(why, mend=f"it runs on {', '.join(families(method))}")
+
+
+def _built_in_families() -> set[str]:
+    return {_key(e.file.stem) for e in entries("backbones") if e.origin == "built-in"}
 
 
 def refresh() -> None:

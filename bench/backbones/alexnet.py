@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.backbones.base import Backbone
 from bench.backbones.initialise import he_normal_
@@ -45,6 +45,7 @@ class AlexNet(Backbone):
         norm: ``batch``: BatchNorm after every convolution and fc; ``batch-conv``: after convolutions only;
             ``none``: the twin without. An fc with BatchNorm has no bias, one without has a dropout of 0.5.
         lrn: local response normalisation around pool1 and pool2: ``none``, ``before-pool`` or ``after-pool``.
+        leak: the slope of the ReLUs below 0.
         preprocess: a name of ``bench.backbones.preprocess.PRESETS``, or what ``Preprocess.to_dict`` gives.
         input_side: pixels of a training crop.
         fc: widths of fc6, fc7, ...; empty for none.
@@ -92,6 +93,7 @@ class AlexNet(Backbone):
         conv1: Sequence[int] = (11, 4, 2),
         norm: str = "batch",
         lrn: str = "none",
+        leak: float = 0.0,
         preprocess: str | dict[str, Any] = "imagenet",
         input_side: int = input_side,
         fc: Sequence[int] = (),
@@ -100,9 +102,7 @@ class AlexNet(Backbone):
         for name, value, known in (("norm", norm, NORMS), ("lrn", lrn, LRNS)):
             if value not in known:
                 raise did_you_mean(name, value, list(known))
-        self.preprocess = (
-            Preprocess.named(preprocess) if isinstance(preprocess, str) else Preprocess.from_dict(preprocess)
-        )
+        self.preprocess = Preprocess.of(preprocess)
         self.in_channels, self.input_side = self.preprocess.channels, input_side
         sizes: tuple[Sequence[int], ...] = (conv1, (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
         inputs = (self.in_channels, *widths[:-1])
@@ -113,40 +113,24 @@ class AlexNet(Backbone):
             layers["conv"] = nn.Conv2d(channels, width, k, stride, padding, groups=parts)
             if norm != "none":
                 layers["norm"] = nn.BatchNorm2d(width)
-            layers["relu"] = nn.ReLU(inplace=True)
+            layers["relu"] = _relu(leak)
             self.add_module(stage, nn.Sequential(layers))
         if fc:
-            self.fc = self._fully_connected(fc, normed=norm == "batch")
+            self.fc = self._fully_connected(fc, leak, normed=norm == "batch")
         he_normal_(self)
 
-    def _fully_connected(self, widths: Sequence[int], normed: bool) -> nn.Sequential:
+    def _fully_connected(self, widths: Sequence[int], leak: float, normed: bool) -> nn.Sequential:
         head: OrderedDict[str, nn.Module] = OrderedDict(pool5=_max_pool(), flatten=nn.Flatten())
         features = nn.Sequential(head)(torch.zeros(1, *self.shapes()["conv5"])).shape[1]
         for i, width in enumerate(widths, start=6):
             head[f"fc{i}"] = nn.Linear(features, width, bias=not normed)
             if normed:
                 head[f"norm{i}"] = nn.BatchNorm1d(width)
-            head[f"relu{i}"] = nn.ReLU(inplace=True)
+            head[f"relu{i}"] = _relu(leak)
             if not normed:
                 head[f"drop{i}"] = nn.Dropout(0.5)
             features = width
         return nn.Sequential(head)
-
-    def trunk(self, x: Tensor, stages: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """Preprocessed (B, C, H, W) -> {stage: (B, C, h, w)} after its ReLU; stops after the last stage asked for.
-
-        Raises:
-            BenchError: a stage that is not conv1 .. conv5.
-        """
-        wanted = self.wanted(stages)
-        features: dict[str, Tensor] = {}
-        for stage in self.stages:
-            if len(features) == len(wanted):
-                break
-            x = self.get_submodule(stage)(x)
-            if stage in wanted:
-                features[stage] = x
-        return features
 
     def chain(self) -> dict[str, nn.Module]:
         """Every layer but the preprocessing, in forward order, which is the order they were added in."""
@@ -161,6 +145,10 @@ def _pooling(lrn: str) -> OrderedDict[str, nn.Module]:
         layers["lrn"] = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
         layers.move_to_end("lrn", last=lrn == "after-pool")
     return layers
+
+
+def _relu(leak: float) -> nn.Module:
+    return nn.LeakyReLU(leak, inplace=True) if leak else nn.ReLU(inplace=True)
 
 
 def _max_pool() -> nn.MaxPool2d:

@@ -33,6 +33,8 @@ class Backbone(nn.Module):
     citation: str
     version: int
     variants: dict[str, dict[str, Any]] = {}
+    global_pool: bool = False
+    """Whether a classifier stands on the global average of its last stage (ResNet, NIN), not on pool5, fc6 and fc7."""
 
     stages: tuple[str, ...]
     """In forward order."""
@@ -53,10 +55,20 @@ class Backbone(nn.Module):
     def trunk(self, x: Tensor, stages: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Preprocessed (B, C, H, W) -> {stage: (B, C, h, w)} after its ReLU; stops after the last stage asked for.
 
+        Here, each stage is the submodule of its name and takes what the one before it gives.
+
         Raises:
             BenchError: a stage that the backbone does not have.
         """
-        raise NotImplementedError
+        wanted = self.wanted(stages)
+        features: dict[str, Tensor] = {}
+        for stage in self.stages:
+            if len(features) == len(wanted):
+                break
+            x = self.get_submodule(stage)(x)
+            if stage in wanted:
+                features[stage] = x
+        return features
 
     def forward(self, images: Tensor, stages: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """Images (B, C, H, W), uint8 or float in [0, 1], RGB unless the data set says otherwise -> {stage: features}.

@@ -8,7 +8,7 @@ works in eval mode (no dropout), and leaves the mode as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -82,7 +82,12 @@ def absorb_batch_norm(backbone: Backbone) -> Backbone:
 
 @torch.no_grad()
 def kmeans_(
-    backbone: Backbone, batches: Sequence[Tensor], generator: Generator, bias: float = 0.1, memory_mb: int = 500
+    backbone: Backbone,
+    batches: Sequence[Tensor],
+    generator: Generator,
+    bias: float = 0.1,
+    memory_mb: int = 500,
+    only: Collection[str] | None = None,
 ) -> None:
     """Filters from the data, layer by layer: k-means centres of whitened patches (``magic_init -t kmeans``).
 
@@ -90,7 +95,8 @@ def kmeans_(
     Gaussian filters as span them; their leading principal components, one a filter, are whitened, scaled to unit
     length and clustered, one centre a filter. Then every channel gets unit variance and mean ``bias`` ahead of its
     ReLU. A layer that sees fewer patches than it has filters (fc6 and fc7, as a rule) gets Gaussian ones. Of the
-    patches, drawn at random, at most ``memory_mb`` of responses are kept.
+    patches, drawn at random, at most ``memory_mb`` of responses are kept. ``only``: the layers, by their names in the
+    chain, that get new filters; the others keep theirs.
 
     Reproducible to the bit for one device and thread count. The clustering runs on one thread, because threads
     that finish in another order sum in another order.
@@ -103,8 +109,9 @@ def kmeans_(
     """
 
     def visit(name: str, layer: Layer, data: list[Tensor]) -> None:
-        _draw_filters_(layer, data, generator, memory_mb * 2**20 // 4)
-        _normalise_(name, layer, data, bias)
+        if only is None or name in only:
+            _draw_filters_(layer, data, generator, memory_mb * 2**20 // 4)
+            _normalise_(name, layer, data, bias)
 
     with _eval(backbone):
         _walk(_chain_without_norm(backbone), _preprocessed(backbone, batches), visit)

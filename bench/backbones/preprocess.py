@@ -28,10 +28,17 @@ AB: Facts = {"space": "ab"}
 """CIE a and b."""
 SOBEL: Facts = {**IMAGENET, "space": "sobel"}
 """RGB over ImageNet's statistics, mean of the channels, then two Sobel filters (Noise as Targets, DeepCluster)."""
+CIFAR10: Facts = {
+    "space": "rgb", "scale": 255.0, "mean": [125.3, 123.0, 113.9], "std": [63.0, 62.1, 66.7],
+}  # fmt: skip
+"""RGB over CIFAR-10's channel statistics (the Rotation paper's released code)."""
 NONE: Facts = {"space": "none"}
 """[0, 1] as it comes."""
 
-PRESETS = {"imagenet": IMAGENET, "caffe": CAFFE, "lab": LAB, "l": L, "ab": AB, "sobel": SOBEL, "none": NONE}
+PRESETS = {
+    "imagenet": IMAGENET, "caffe": CAFFE, "lab": LAB, "l": L, "ab": AB, "sobel": SOBEL, "cifar10": CIFAR10,
+    "none": NONE,
+}  # fmt: skip
 
 _SOBEL = [[[[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]], [[[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]]]
 
@@ -123,6 +130,11 @@ class Preprocess(nn.Module):
         if name not in PRESETS:
             raise did_you_mean("preprocessing", name, list(PRESETS))
         return cls.from_dict(PRESETS[name])
+
+    @classmethod
+    def of(cls, what: str | Facts) -> Preprocess:
+        """By name as :meth:`named`, or by facts as :meth:`from_dict`; raises as they do."""
+        return cls.named(what) if isinstance(what, str) else cls.from_dict(what)
 
     def extra_repr(self) -> str:
         """Shown by ``print(backbone)``."""
