@@ -19,11 +19,21 @@ Masks (option ``mask``):
 
 Dropped pixels get the mean colour of the data.
 
+Adversarial loss (option ``adversarial``, its weight; 0 for the paper's features, 0.001 for its inpainting): DCGAN's
+discriminator learns to tell painted images from real ones, by cross-entropy, and the context encoder learns to be
+taken for real. It sees the central square alone (band included), or the whole image with ``random-region``. The loss
+is (1 - weight) times the squared error, plus weight times the cross-entropy of the label "real". The discriminator
+steps first, at a tenth of the rate, and judges again after its step.
+
 Pretext metric: ``explained``, 1 - (squared error) / (squared error of the mean colour) over the dropped pixels;
 painting the mean colour scores 0.
 
 Deviations from the paper:
-- The loss is the masked L2 loss alone, as for the paper's features; its inpainting adds an adversarial loss.
+- With the adversarial loss, the squared error is in the release's units (pixels in [-1, 1], the mean over the square
+  without regard to the band's weight), so that 0.001 weighs the same; but it stays that of dropped pixels where the
+  released ``train_random.lua`` takes all. The release gives the context encoder a gradient of which one half is from
+  before the discriminator's step. The discriminator narrows with the backbone; its convolutions have no biases
+  (the release sets them to 0 ahead of each step).
 - The channel-wise layer maps m x m onto d x d, such that doublings reach the crop, which is then cut out of the
   middle; the paper maps 6 x 6 onto 6 x 6 and resizes the last map to 227 px (unconfirmed). Up-convolutions are
   4 x 4 with stride 2 and BatchNorm, as in the released code. The channels are the paper's (unconfirmed), narrower in
@@ -32,11 +42,14 @@ Deviations from the paper:
 - Every image of a batch has its own mask; in the released code they share one.
 - ``centre`` paints the whole image, not only the hole: one decoder does for both masks.
 - About 100,000 updates (unconfirmed) of 128 images (the released inpainting: 64), on crops of 224/256, mirrored.
+- Trunks with ``global_pool`` (ResNet, NIN) have no pool5: the last stage itself, averaged to 8 x 8 where it is larger,
+  and the 1 x 1 convolution narrows it to AlexNet's 256 channels.
 - Adam as released for the generator, 2e-3 with beta1 0.5; the rate of the features' training is unconfirmed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from typing import TYPE_CHECKING
@@ -46,15 +59,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data import draws, transforms
-from bench.errors import did_you_mean
+from bench.errors import BenchError, did_you_mean
+from bench.methods._gan import Discriminator, seems_real, told_apart
 from bench.methods.base import Adam, Backbone, Batch, Loss, PretextTask, Recipe, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
+    from torch.nn import Parameter
 
     from bench.data.base import Dataset, Sample
+    from bench.training.recipe import Optimiser
 
 MASKS = ("random-region", "centre")
 CELLS = 0.06 * 128
@@ -66,10 +82,11 @@ BAND_WEIGHT = 10.0
 
 
 class ContextEncoder(PretextTask):
-    """Options: ``mask``, ``random-region`` or ``centre``."""
+    """Options: ``mask``, ``random-region`` or ``centre``; ``adversarial``, the weight of that loss, 0 for none."""
 
     title, citation, version = "Context encoder", "pathak2016context", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=10,
         batch=128,
@@ -79,21 +96,30 @@ class ContextEncoder(PretextTask):
     metric, chance = "explained", 0.0
     mean: Tensor
 
-    def __init__(self, backbone: Backbone, mask: str = "random-region") -> None:
+    def __init__(self, backbone: Backbone, mask: str = "random-region", adversarial: float = 0.0) -> None:
         super().__init__(backbone)
         if mask not in MASKS:
             raise did_you_mean("mask of context-encoder", mask, list(MASKS))
-        self.mask = mask
-        self.pool = nn.MaxPool2d(3, 2)
+        if not (isinstance(adversarial, int | float) and 0 <= adversarial < 1):
+            raise BenchError(
+                f"the adversarial loss of context-encoder cannot weigh {adversarial!r}",
+                mend="choose 0 for none, or a weight below 1, such as 0.001",
+            )
+        self.mask, self.adversarial = mask, adversarial
+        self.edge = backbone.input_side // 4 if mask == "centre" else 0
         shape = backbone.shapes()[backbone.stages[-1]]
-        small = (shape.height - 3) // 2 + 1
+        small = min(shape.height, 8) if backbone.global_pool else (shape.height - 3) // 2 + 1
+        self.pool = nn.AdaptiveAvgPool2d(small) if backbone.global_pool else nn.MaxPool2d(3, 2)
         doublings = min(5, int(math.log2(backbone.input_side / small)))
-        start = math.ceil(backbone.input_side / 2**doublings)
+        start, width = math.ceil(backbone.input_side / 2**doublings), min(shape.channels, 256)
         self.across = nn.Sequential(
-            ChannelwiseLinear(shape.channels, small, start), nn.Conv2d(shape.channels, shape.channels, 1), nn.ReLU()
+            ChannelwiseLinear(shape.channels, small, start), nn.Conv2d(shape.channels, width, 1), nn.ReLU()
         )
-        self.decoder = _decoder(shape.channels, doublings)
+        self.decoder = _decoder(width, doublings)
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.discriminate: Discriminator | None = None
+        if adversarial:
+            self.discriminate = Discriminator(backbone.input_side - 2 * self.edge, max(8, width // 4), kernel=4)
 
     def prepare(self, dataset: Dataset, generator: torch.Generator) -> None:
         """The mean colour, over 1,000 images."""
@@ -103,18 +129,38 @@ class ContextEncoder(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
-        side = self.backbone.input_side
-        image = transforms.resize_short(sample.image, round(side * 256 / 224))
-        return transforms.flip(transforms.random_crop(image, side, generator), generator)
+        return transforms.mirrored_crop(sample.image, self.backbone.input_side, generator)
+
+    def optimisers(self, recipe: Recipe) -> dict[str, Optimiser]:
+        """The discriminator learns as the rest does, ten times slower (the release's ``lr`` and ``lr * 10``)."""
+        given = recipe.optimisers()
+        if self.discriminate is None:
+            return given
+        return given | {"discriminator": dataclasses.replace(given["main"], lr=given["main"].lr / 10)}
+
+    def parameters_of(self) -> dict[str, Iterable[Parameter]]:
+        """The discriminator has an optimiser of its own."""
+        if self.discriminate is None:
+            return super().parameters_of()
+        main = [p for name, p in self.named_parameters() if not name.startswith("discriminate.")]
+        return {"main": main, "discriminator": self.discriminate.parameters()}
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
-        """The weighted squared error of what is painted into the hole."""
+        """The weighted squared error of what is painted into the hole; with the adversary, its loss first."""
         images = batch.views.float() / 255
         dropped, weight = self._draw_masks(len(images), generator)
-        error = (self.paint(images, dropped) - images) ** 2
-        loss = (weight * error).sum() / (3 * weight.sum())
+        painted = self.paint(images, dropped)
+        error = (painted - images) ** 2
         of_mean = (dropped * (self.mean - images) ** 2).sum()
-        yield "main", Loss(loss, {"explained": 1 - (dropped * error.detach()).sum() / of_mean.clamp(min=1e-6)})
+        metrics = {"explained": 1 - (dropped * error.detach()).sum() / of_mean.clamp(min=1e-6)}
+        if self.discriminate is None:
+            yield "main", Loss((weight * error).sum() / (3 * weight.sum()), metrics)
+            return
+        real, made = (self._judged(x) for x in (images, painted))
+        yield "discriminator", Loss(told_apart(real=self.discriminate(real), made=self.discriminate(made.detach())))
+        squared = 4 * (weight * error).sum() / (3 * (weight > 0).sum())
+        taken = seems_real(self.discriminate(made))
+        yield "main", Loss((1 - self.adversarial) * squared + self.adversarial * taken, metrics)
 
     def picture(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Each image with its hole, filled by the network, and as it was."""
@@ -131,6 +177,11 @@ class ContextEncoder(PretextTask):
         painted = self.decoder(self.across(self.pool(features)))
         margin, side = (painted.shape[-1] - images.shape[-1]) // 2, images.shape[-1]
         return self.mean + painted[..., margin : margin + side, margin : margin + side].float()
+
+    def _judged(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1] -> what the discriminator sees of them, in [-1, 1]."""
+        inner = slice(self.edge, images.shape[-1] - self.edge)
+        return 2 * images[..., inner, inner] - 1
 
     def _draw_masks(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """What is dropped, bool (B, 1, S, S), and the weight of each pixel's error, as large."""

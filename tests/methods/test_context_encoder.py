@@ -1,5 +1,7 @@
 """Masks of the right size and shape, a loss that looks only where it should, and a metric that is 0 for the mean."""
 
+import math
+
 import pytest
 import torch
 from toydata import ToyImages
@@ -9,6 +11,9 @@ from bench.errors import BenchError
 from bench.methods import context_encoder
 from bench.methods.base import make
 from bench.methods.context_encoder import ChannelwiseLinear, centre, random_regions
+from bench.runfolder import RunFolder
+from bench.training.device import fabric
+from bench.training.loop import Execution, Interrupted, train
 from bench.training.task import Step
 
 
@@ -131,6 +136,111 @@ def test_painting_the_mean_explains_nothing(mask, monkeypatch):
     monkeypatch.setattr(task, "paint", lambda images, dropped: task.mean.expand_as(images))
     assert float(_loss(task, _batch(task)).metrics["explained"]) == pytest.approx(0, abs=1e-6)
     assert task.chance == 0
+
+
+# --- the adversary
+
+
+def _adversarial(mask="centre", weight=0.001):
+    return _prepared(mask=mask, adversarial=weight)
+
+
+def test_without_it_there_is_no_discriminator_and_nothing_else_changes():
+    plain, judged = _prepared(), _adversarial("random-region")
+    assert plain.optimisers(plain.recipe) == plain.recipe.optimisers()
+    assert set(plain.parameters_of()) == {"main"}
+    theirs = judged.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in plain.state_dict().items())
+    assert {key.split(".")[0] for key in theirs.keys() - plain.state_dict().keys()} == {"discriminate"}
+
+
+def test_the_discriminator_learns_at_a_tenth_of_the_rate_at_every_suite():
+    task = _adversarial()
+    for recipe, rate in ((task.recipe, 2e-3), (task.recipe.scaled(lr=4.0), 8e-3)):
+        found = task.optimisers(recipe)
+        assert set(found) == set(task.parameters_of()) == {"main", "discriminator"}
+        assert found["main"].lr == pytest.approx(rate)
+        assert found["discriminator"].lr == pytest.approx(rate / 10)
+        assert found["discriminator"].betas == (0.5, 0.999)
+
+
+def test_the_two_optimisers_share_out_all_parameters():
+    task = _adversarial()
+    groups = [{id(p) for p in those} for those in task.parameters_of().values()]
+    assert groups[0] | groups[1] == {id(p) for p in task.parameters()}
+    assert not groups[0] & groups[1]
+
+
+@pytest.mark.parametrize(("mask", "inside"), [("centre", 14), ("random-region", 28)])
+def test_it_sees_the_square_that_is_painted_or_the_whole_image(mask, inside, monkeypatch):
+    task, batch = _adversarial(mask), _batch(_prepared())
+    seen = []
+    monkeypatch.setattr(task.discriminate, "forward", lambda x: seen.append(x) or torch.zeros(len(x)))
+    list(task.losses(batch, Step(0, 0, 1), _generator()))
+    edge = (28 - inside) // 2
+    images = batch.views[..., edge : 28 - edge, edge : 28 - edge].float() / 255
+    assert [tuple(x.shape) for x in seen] == [(6, 3, inside, inside)] * 3
+    torch.testing.assert_close(seen[0], 2 * images - 1)
+    assert torch.equal(seen[1], seen[2])
+    assert (seen[1].requires_grad, seen[2].requires_grad) == (False, True)
+
+
+def test_the_loss_by_hand(monkeypatch):
+    """Half a unit off everywhere is a squared error of 1 in [-1, 1]; the band counts ten times; the judge is unsure."""
+    task, batch = _adversarial(weight=0.25), _batch(_prepared())
+    torch.nn.init.zeros_(task.discriminate.last.weight)
+    monkeypatch.setattr(task, "paint", lambda images, dropped: images + 0.5)
+    (first, judged), (second, loss) = task.losses(batch, Step(0, 0, 1), _generator())
+    assert (first, second) == ("discriminator", "main")
+    hole = centre(28)[0].sum()
+    squared = float(hole + 10 * (196 - hole)) / 196
+    assert float(judged.total.detach()) == pytest.approx(math.log(2))
+    assert float(loss.total.detach()) == pytest.approx(0.75 * squared + 0.25 * math.log(2))
+    assert "explained" in loss.metrics
+
+
+def test_it_is_asked_again_after_its_step():
+    task, batch = _adversarial(), _batch(_prepared())
+    (_, _), (_, unmoved) = task.losses(batch, Step(0, 0, 1), _generator())
+    stream = task.losses(batch, Step(0, 0, 1), _generator())
+    next(stream)[1].total.backward()
+    judge = list(task.discriminate.parameters())
+    assert all(p.grad is not None for p in judge)
+    assert all(p.grad is None for p in task.parameters_of()["main"])
+    with torch.no_grad():
+        for parameter in judge:
+            parameter -= parameter.grad
+    assert not torch.equal(next(stream)[1].total, unmoved.total)
+
+
+def test_stopped_and_resumed_with_the_adversary_is_bit_identical(tmp_path):
+    def run(folder, stop):
+        data, calls = ToyImages(), iter(range(100))
+        task = make("context-encoder", "alexnet-smoke", {"mask": "centre", "adversarial": 0.001}, seed=0)
+        attempt = folder.take("test")
+        how = Execution(workers=0, stop=lambda: next(calls) == stop)
+        recipe = task.recipe.scaled(epochs=1, batch=32)
+        try:
+            record = train(task, data, recipe, seed=0, fabric=fabric(), attempt=attempt, how=how)
+        except Interrupted:
+            attempt.end("CANCELLED", "test")
+            return None
+        return task.state_dict(), record["curve"]
+
+    spec = {"kind": "pretrain", "method": "context-encoder", "backbone": "b", "suite": "s", "seed": 0}
+    whole, curve = run(RunFolder.create(tmp_path / "whole", spec), None)
+    folder = RunFolder.create(tmp_path / "broken", spec)
+    assert run(folder, 0) is None
+    pieces, again = run(folder, None)
+    assert again == curve
+    assert curve[-1]["lr"]["discriminator"] == pytest.approx(curve[-1]["lr"]["main"] / 10)
+    assert all(torch.equal(value, pieces[key]) for key, value in whole.items())
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.0, "yes"])
+def test_a_weight_that_leaves_no_reconstruction_is_refused(weight):
+    with pytest.raises(BenchError, match="adversarial"):
+        _adversarial(weight=weight)
 
 
 # --- the network
