@@ -8,13 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.data import transforms
 from bench.data.colour import lab_to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import numpy as np
 
     from bench.backbones.base import Shape
 
@@ -24,11 +21,15 @@ class DenseTop(nn.Module):
 
     Colorization's (its released ``train_alexnet``): pool5 is 3 x 3 with stride 1; fc6 has a dilation of 2 and spans
     the map, so 6 x 6 on the paper's 12 x 12; fc7 and the output are 1 x 1. fc6 and fc7 have BatchNorm and ReLU, and
-    4,096 channels on AlexNet, fewer in proportion on smaller maps and narrower trunks.
+    4,096 channels on AlexNet, fewer in proportion on smaller maps and narrower trunks. With ``pointwise``, for trunks
+    that have ``global_pool`` and so no fc6 and fc7, it is the output layer alone.
     """
 
-    def __init__(self, shape: Shape, outputs: int) -> None:
+    def __init__(self, shape: Shape, outputs: int, pointwise: bool = False) -> None:
         super().__init__()
+        if pointwise:
+            self.layers = nn.Sequential(nn.Conv2d(shape.channels, outputs, 1))
+            return
         kernel = max(1, shape.height // 2)
         width = max(16, round(shape.channels * kernel**2 * 4096 / 9216))
         self.layers = nn.Sequential(
@@ -83,12 +84,6 @@ def averaged(maps: Tensor, like: Tensor) -> Tensor:
 def enlarged(maps: Tensor, like: Tensor) -> Tensor:
     """(B, C, h, w) bilinearly enlarged to the height and width of ``like``."""
     return F.interpolate(maps, like.shape[-2:], mode="bilinear")
-
-
-def mirrored_crop(image: Tensor, side: int, generator: np.random.Generator) -> Tensor:
-    """uint8 (3, S, S): the short side to 256/224 of S, a random crop, perhaps mirrored."""
-    image = transforms.resize_short(image, round(side * 256 / 224))
-    return transforms.flip(transforms.random_crop(image, side, generator), generator)
 
 
 def drawn(lab: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ def fully_connected(inputs: int, outputs: int) -> nn.Sequential:
 class Tower(nn.Module):
     """A backbone's last stage on tiles of ``side`` pixels, max-pooled to at most 3 x 3, then fc6.
 
-    ``share`` is what makes other layers narrower in proportion to the backbone: 1 for AlexNet's 256 x 3 x 3
-    features, ``units`` of fc6 included. The backbone itself stays the method's.
+    Where the trunk has ``global_pool``, its global average in place of the 3 x 3 (OpenSelfSup, VISSL). ``share`` is
+    what makes other layers narrower in proportion to the backbone: 1 for AlexNet's 256 x 3 x 3 features, 0.9 for
+    ResNet-50's 2,048, ``units`` of fc6 included. The backbone itself stays the method's.
     """
 
     def __init__(self, backbone: Backbone, side: int, units: int) -> None:
@@ -51,8 +52,9 @@ class Tower(nn.Module):
         self.stages = backbone.stages[-1:]
         shape = backbone.shapes(side)[self.stages[0]]
         window = -(-shape.height // 3)
-        self.pool = nn.MaxPool2d(window, ceil_mode=True)
-        features = shape.channels * (-(-shape.height // window)) ** 2
+        cells = 1 if backbone.global_pool else -(-shape.height // window)
+        self.pool = nn.AdaptiveAvgPool2d(1) if backbone.global_pool else nn.MaxPool2d(window, ceil_mode=True)
+        features = shape.channels * cells**2
         self.share = features / (256 * 3 * 3)
         self.width = self.narrowed(units)
         self.fc6 = fully_connected(features, self.width)

@@ -7,7 +7,7 @@ are literals: lists, plans and tables read them without importing the module.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,13 @@ from bench import registry
 from bench.backbones.base import Backbone, build
 from bench.errors import did_you_mean
 from bench.training.device import derive
-from bench.training.recipe import SGD, Adam, Constant, Cosine, MultiStep, Poly, Recipe, Table
+from bench.training.recipe import SGD, Adam, Constant, Cosine, Exponential, MultiStep, Poly, Recipe, RMSProp, Table
 from bench.training.task import Batch, Loss, Step, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bench.data.base import Sample
 
 __all__ = [
     "SGD",
@@ -26,10 +31,12 @@ __all__ = [
     "Batch",
     "Constant",
     "Cosine",
+    "Exponential",
     "Loss",
     "MultiStep",
     "Poly",
     "PretextTask",
+    "RMSProp",
     "Recipe",
     "Step",
     "Table",
@@ -55,12 +62,17 @@ class PretextTask(Task):
     """``pretext``, ``baseline``, or ``reference`` (labels were used: shown, never ranked)."""
     needs: set[str] = {"image"}
     """Of {"image", "label", "clip"}."""
+    supports: set[str] = {"alexnet", "resnet", "nin"}
+    """The architectures that it runs on, by the names of their files; with all of these, on third parties' too."""
     recipe: Recipe | None
     """The paper's optimiser, schedule, batch and epochs; None: nothing is trained."""
     metric: str = "accuracy"
     """The pretext metric: which of the loss's metrics says how well the task itself is learned; more is better."""
     chance: float | None = None
-    """What guessing, or the trivial predictor, scores on it; set in ``__init__`` where it depends on options."""
+    """What guessing, or the trivial predictor, scores on it; set in ``__init__`` where it depends on options, in
+    ``heldout`` where it depends on the images."""
+    heldout_batch: int | None = None
+    """Images that ``heldout`` sees at once, for a metric that is no mean over images; None: the recipe's batch."""
 
     def __init__(self, backbone: Backbone, **options: Any) -> None:
         super().__init__()
@@ -75,6 +87,10 @@ class PretextTask(Task):
         for name, loss in self.losses(batch, step, generator):
             found |= {"loss" if name == "main" else f"loss_{name}": loss.total, **loss.metrics}
         return found
+
+    def heldout_view(self, sample: Sample, generator: np.random.Generator) -> Any:
+        """What ``heldout`` and ``picture`` see of a sample: as :meth:`view`, unless they need more."""
+        return self.view(sample, generator)
 
     def picture(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """What the task sees and answers, for people: uint8 (rows, columns, 3, h, w), one row an image of the batch.
@@ -92,9 +108,10 @@ def make(method: str, backbone: str, options: dict[str, Any], *, seed: int) -> P
     """The task of that method on a fresh backbone, all weights drawn from the seed.
 
     Raises:
-        BenchError: unknown method, backbone or option.
+        BenchError: unknown method, backbone or option, or the method does not run on such a backbone.
     """
     cls = registry.entry("methods", method).load()
+    registry.refuse_misfit(method, backbone)
     known = list(inspect.signature(cls).parameters)[1:]
     for name in options:
         if name not in known:

@@ -20,14 +20,15 @@ Pretext metric: ``rebalanced_accuracy``, the share of the places whose likeliest
 place has its weight of the loss. Always naming the one bin that is then the best scores ``chance``, measured in
 ``prepare``. Plain ``accuracy`` is reported too, but the loss does not aim at it.
 
-The exported backbone takes lightness: its ``preprocess`` is ``l``.
+The exported backbone takes lightness: its ``preprocess`` is ``l``. One that takes it already is trained as it is.
 
 Option: ``neighbours``, bins of a soft code: 10 as released, or 5 as the paper says.
 
 Deviations from the paper:
 - Crops have the backbone's side and keep the shape of the image; the released ones are 180 px of 256 x 256.
 - The prior comes from 1,280 images, not from all.
-- fc6 spans the map of the backbone at hand, and fc6 and fc7 are narrower in proportion: see ``DenseTop``.
+- fc6 spans the map of the backbone at hand, and fc6 and fc7 are narrower in proportion: see ``DenseTop``. ResNets and
+  NINs have the output layer alone. Goyal et al. 2019 colour with ``resnet50-s16``; their head is unconfirmed.
 - BatchNorm is affine, and pools have no padding, as in the other methods here; weights are He-normal, where the
   release initialises by k-means.
 - The weight multiplies the loss; the release multiplies the gradient, which is the same.
@@ -44,10 +45,10 @@ from torch import Tensor
 
 from bench.backbones.base import twin
 from bench.backbones.preprocess import Preprocess
-from bench.data import draws
+from bench.data import draws, transforms
 from bench.data.ab_bins import AbBins
 from bench.errors import BenchError
-from bench.methods._dense import DenseTop, drawn, enlarged, mirrored_crop
+from bench.methods._dense import DenseTop, drawn, enlarged
 from bench.methods.base import Adam, Backbone, Batch, Loss, PretextTask, Recipe, Step, Table
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Colorization(PretextTask):
 
     title, citation, version = "Colorization", "zhang2016colorful", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=28,
         batch=80,
@@ -88,12 +90,13 @@ class Colorization(PretextTask):
             raise BenchError(
                 f"colorization has no soft code of {neighbours} bins", mend="choose 10, as released, or 5, as the paper"
             )
-        super().__init__(twin(backbone, preprocess="l"))
+        takes_lightness = backbone.preprocess.space == "l"
+        super().__init__(backbone if takes_lightness else twin(backbone, preprocess="l"))
         self.lab = Preprocess.named("lab")
         self.bins = AbBins(neighbours)
         shape = self.backbone.shapes()[self.backbone.stages[-1]]
         self.stride = max(1, self.backbone.input_side // (2 * shape.height))
-        self.top = DenseTop(shape, len(self.bins))
+        self.top = DenseTop(shape, len(self.bins), pointwise=backbone.global_pool)
         self.register_buffer("weights", torch.ones(len(self.bins)))
         self.register_buffer("guess", torch.zeros(()))
 
@@ -120,7 +123,7 @@ class Colorization(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
-        return mirrored_crop(sample.image, self.backbone.input_side, generator)
+        return transforms.mirrored_crop(sample.image, self.backbone.input_side, generator)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """Rebalanced cross-entropy with the soft codes, the mean over all places of all images."""

@@ -36,7 +36,8 @@ Deviations from the paper:
   skips such images.
 - One grid of 3 x 3 an image and epoch; the released code lays four over every image, each as large as fits.
 - BatchNorm is the suite's backbone's; in fc6 and fc7 it has scale and shift (released: conv3-5, fc6 and fc7,
-  without). Layers are narrower in proportion on narrower backbones. No dropout, as released.
+  without). Layers are narrower in proportion on narrower backbones. No dropout, as released. On ResNets and NINs fc6
+  takes a patch's average over all places, and there is no fc8; OpenSelfSup's ResNet-50 has no fc6 either.
 - Patches go through the backbone's own preprocessing, around ImageNet's mean colour: with CaffeNet's that gives the
   released inputs.
 - The loss is a mean; the released one is a sum with rate 1e-5, which for the 2,240 pairs of 56 grids is 0.02.
@@ -90,6 +91,7 @@ class ContextPrediction(PretextTask):
 
     title, citation, version = "Context prediction", "doersch2015unsupervised", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=44,
         batch=56,
@@ -119,7 +121,8 @@ class ContextPrediction(PretextTask):
         self.fc7_first = nn.Linear(width, width, bias=False)
         self.fc7_second = nn.Linear(width, width, bias=False)
         self.norm7 = nn.BatchNorm1d(width)
-        self.fc8 = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True))
+        deep = [] if backbone.global_pool else [nn.Linear(width, width), nn.ReLU(inplace=True)]
+        self.fc8 = nn.Sequential(*deep)
         self.classifier = nn.Linear(width, len(POSITIONS))
 
     @property

@@ -63,6 +63,7 @@ class Counting(PretextTask):
 
     title, citation, version = "Counting", "noroozi2017representation", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=31,
         batch=200,

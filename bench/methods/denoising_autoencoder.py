@@ -43,9 +43,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbones.base import twin
-from bench.data import draws
+from bench.data import draws, transforms
 from bench.errors import BenchError, did_you_mean
-from bench.methods._dense import DenseTop, Standardised, averaged, drawn, enlarged, explained, mirrored_crop
+from bench.methods._dense import DenseTop, Standardised, averaged, drawn, enlarged, explained
 from bench.methods.base import Adam, Backbone, Batch, Loss, PretextTask, Recipe, Step, Table
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class DenoisingAutoencoder(PretextTask):
 
     title, citation, version = "Denoising autoencoder", "vincent2010stacked", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=28,
         batch=80,
@@ -86,7 +87,7 @@ class DenoisingAutoencoder(PretextTask):
         super().__init__(twin(backbone, preprocess="lab"))
         self.corruption, self.amount = corruption, strength
         shape = self.backbone.shapes()[self.backbone.stages[-1]]
-        self.top = DenseTop(shape, 3)
+        self.top = DenseTop(shape, 3, pointwise=backbone.global_pool)
         self.pixels, self.target = Standardised(3), Standardised(3)
         self.height = shape.height
 
@@ -100,7 +101,7 @@ class DenoisingAutoencoder(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
-        return mirrored_crop(sample.image, self.backbone.input_side, generator)
+        return transforms.mirrored_crop(sample.image, self.backbone.input_side, generator)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """Squared error of the clean image, at the resolution of the last stage."""

@@ -37,7 +37,8 @@ Deviations from the paper:
   copy takes from outside the image is mirrored. Copies are sampled at twice their size and averaged, lest they alias.
 - The backbone's normalisation stands in for subtracting the training set's mean at each pixel (unconfirmed).
 - The network is the suite's backbone with one fully connected layer, twice as wide as its last stage (64 and 128, 256
-  and 512, 512 and 1024 in the paper's networks), with BatchNorm, and dropout 0.5 before the output.
+  and 512, 512 and 1024 in the paper's networks), with BatchNorm, and dropout 0.5 before the output. On ResNets and NINs
+  it takes the average over all places.
 - 20 epochs over ImageNet are as many copies as the largest network's 1.5 million updates (unconfirmed) of 128
   (unconfirmed). The rate falls at 2/3 and 5/6: the paper lowers it late (unconfirmed).
 - ``triplet``: copies come from the transformations above, not from Inception crops turned grey with probability 0.66.
@@ -84,6 +85,7 @@ class Exemplar(PretextTask):
 
     title, citation, version = "Exemplar", "dosovitskiy2014discriminative", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=20,
         batch=64,
@@ -107,8 +109,9 @@ class Exemplar(PretextTask):
         self.patch = round(PATCH * backbone.input_side)
         last = backbone.shapes(self.patch)[backbone.stages[-1]]
         self.width = 2 * last.channels
-        linear = nn.Linear(math.prod(last), self.width, bias=False)
-        self.fc = nn.Sequential(nn.Flatten(), linear, nn.BatchNorm1d(self.width), nn.ReLU())
+        average = [nn.AdaptiveAvgPool2d(1)] if backbone.global_pool else []
+        linear = nn.Linear(last.channels if average else math.prod(last), self.width, bias=False)
+        self.fc = nn.Sequential(*average, nn.Flatten(), linear, nn.BatchNorm1d(self.width), nn.ReLU())
         if loss == "triplet":
             self.fc.append(nn.Linear(self.width, self.width))
 

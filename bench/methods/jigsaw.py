@@ -26,7 +26,8 @@ Deviations from the paper:
 - Channels are shifted inside the cell, so a tile's place varies over 85 - 64 - 2 = 19 pixels in place of 21 (the
   authors' later layer: 18). On small tiles the shift is rounded, but at least one pixel.
 - Tiles are standardised as the paper says; the released layer subtracts the mean colour instead.
-- fc6 and fc7 have BatchNorm in place of dropout; on narrower backbones they are narrower in proportion.
+- fc6 and fc7 have BatchNorm in place of dropout; on narrower backbones they are narrower in proportion. On ResNets and
+  NINs fc6 takes a tile's average over all places, and there is no fc7, as in VISSL (ResNet-50: fc6 910, there 1,000).
 - The sets are our own, by the paper's greedy rule, and any two permutations differ in three places or more (the
   authors' set of 701 has that, that of 100 has two). Mean distances agree with the published sets' to 0.02.
 - That 1,000 is the paper's choice for its tables is from memory (unconfirmed). 350,000 updates of 256 images are 70
@@ -65,6 +66,7 @@ class Jigsaw(PretextTask):
 
     title, citation, version = "Jigsaw", "noroozi2016unsupervised", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=70,
         batch=256,
@@ -83,8 +85,9 @@ class Jigsaw(PretextTask):
         self.shift = max(1, round(self.tile * 2 / 64))
         self.register_buffer("permutations", torch.from_numpy(far_apart(permutations)))
         self.tower = Tower(backbone, self.tile, units=1024)
-        hidden = self.tower.narrowed(4096)
-        self.fc7 = fully_connected(TILES * self.tower.width, hidden)
+        joined = TILES * self.tower.width
+        hidden = joined if backbone.global_pool else self.tower.narrowed(4096)
+        self.fc7 = nn.Identity() if backbone.global_pool else fully_connected(joined, hidden)
         self.classifier = nn.Linear(hidden, permutations)
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:

@@ -31,9 +31,10 @@ def measure(
     """
     task.eval()
     count = min(IMAGES, len(heldout))
+    batch = min(task.heldout_batch or batch, count)
     generator = torch.Generator(fabric.device)
     sums: dict[str, float] = {}
-    with Loader(heldout, task.view, seed=seed, batch=min(batch, count), workers=workers) as loader:
+    with Loader(heldout, task.heldout_view, seed=seed, batch=batch, workers=workers) as loader:
         seen = 0
         for number, views in enumerate(loader.epoch(0, torch.arange(len(heldout)))):
             torch.manual_seed(derive(seed, "pretext", number))
@@ -55,7 +56,7 @@ def write_picture(task: PretextTask, heldout: Dataset, path: Path, *, seed: int,
     task.eval()
     rows = min(ROWS, len(heldout))
     generator = torch.Generator(fabric.device).manual_seed(derive(seed, "picture"))
-    with Loader(heldout, task.view, seed=seed, batch=rows, workers=0) as loader:
+    with Loader(heldout, task.heldout_view, seed=seed, batch=rows, workers=0) as loader:
         views = next(iter(loader.epoch(0, torch.arange(len(heldout)))))
     drawn = task.picture(views.to(fabric.device), generator)
     if drawn is None:

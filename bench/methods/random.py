@@ -37,12 +37,14 @@ class Random(PretextTask):
     title, citation, version = "Random", "zhang2017split", 1
     role = "baseline"
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = None
 
     def __init__(self, backbone: Backbone, init: str = "he") -> None:
         if init not in {"he", "gaussian"}:
             raise BenchError(f"random knows no init {init!r}", mend="choose he or gaussian")
         if init == "gaussian":
+            backbone.chain()  # refuses ResNets, which are not built without BatchNorm
             backbone = build(backbone.config["backbone"], norm="none", preprocess="caffe")
         super().__init__(backbone)
         self.init = init

@@ -9,8 +9,8 @@ ICLR 2016, sections 3 and 4 (their ``magic_init``, types k-means and ``-cs``); t
 Split-Brain's Table 2 is this stacked k-means initialisation with rescaling.
 
 Deviations:
-- The trunk is the suite's, built without BatchNorm (its exact identity); 10 batches of 16 centre crops, as in
-  the released tool, which warps images to the input square instead.
+- The trunk is the suite's, built without BatchNorm (its exact identity), so no ResNet, which is no chain of layers; 10
+  batches of 16 centre crops, as in the released tool, which warps images to the input square instead.
 - Inputs are preprocessed as the trunk's are (RGB, unit variance), not BGR 0..255: the initialisation scales
   itself to the data, so features differ only through the patch whitening's constant.
 """
@@ -36,6 +36,7 @@ class RandomRescaled(PretextTask):
     title, citation, version = "Random rescaled", "krahenbuhl2016data", 1
     role = "baseline"
     needs = {"image"}
+    supports = {"alexnet", "nin"}
     recipe = None
 
     def __init__(self, backbone: Backbone) -> None:

@@ -58,6 +58,7 @@ class Rotation(PretextTask):
 
     title, citation, version = "Rotation", "gidaris2018unsupervised", 1
     needs = {"image"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=30,
         batch=192,
@@ -82,12 +83,9 @@ class Rotation(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): a random crop, perhaps mirrored; larger where it is turned by 45 degrees."""
-        if self.crop == "resized":
-            crop = transforms.random_resized_crop(sample.image, self.crop_side, generator)
-        else:
-            image = transforms.resize_short(sample.image, round(self.crop_side * 256 / 224))
-            crop = transforms.random_crop(image, self.crop_side, generator)
-        return transforms.flip(crop, generator)
+        if self.crop == "random":
+            return transforms.mirrored_crop(sample.image, self.crop_side, generator)
+        return transforms.flip(transforms.random_resized_crop(sample.image, self.crop_side, generator), generator)
 
     def picture(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Each image as it was turned, then as turned back by the network's answer."""

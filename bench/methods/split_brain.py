@@ -47,10 +47,10 @@ from torch import Tensor, nn
 from bench.backbones.alexnet import AlexNet
 from bench.backbones.base import twin
 from bench.backbones.initialise import he_normal_
-from bench.data import draws
+from bench.data import draws, transforms
 from bench.data.ab_bins import AbBins
 from bench.errors import BenchError, did_you_mean
-from bench.methods._dense import DenseTop, Standardised, averaged, drawn, enlarged, explained, mirrored_crop
+from bench.methods._dense import DenseTop, Standardised, averaged, drawn, enlarged, explained
 from bench.methods.base import Adam, Backbone, Batch, Loss, PretextTask, Recipe, Step, Table
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class SplitBrain(PretextTask):
 
     title, citation, version = "Split-Brain", "zhang2017split", 1
     needs = {"image"}
+    supports = {"alexnet"}
     recipe = Recipe(
         epochs=28,
         batch=80,
@@ -121,7 +122,7 @@ class SplitBrain(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (C, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
-        return mirrored_crop(sample.image, self._whole[0].input_side, generator)
+        return transforms.mirrored_crop(sample.image, self._whole[0].input_side, generator)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """The sum of both halves' losses; they share nothing."""

@@ -9,7 +9,8 @@ Paper: Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolu
 Shapes: crops (B, 3, S, S), logits (B, classes). Pretext metric: ``accuracy`` on the training views.
 
 Deviations from the paper:
-- The trunk is the suite's, with BatchNorm where it has it; fc6 and fc7 with BatchNorm after dropout 0.5.
+- The trunk is the suite's, with BatchNorm where it has it; fc6 and fc7 with BatchNorm after dropout 0.5. On
+  ResNets and NINs, a linear classifier on the average over all places, as theirs.
 - 90 epochs with drops after 30 and 60 in place of drops by hand; Nesterov momentum; no PCA colour noise.
 - Random crops of images whose short side is 256 / 224 of the crop, mirrored at random, as in the paper.
 - Images of the slice on which probes choose their learning rate are left out, labels and all.
@@ -41,6 +42,7 @@ class Supervised(PretextTask):
     title, citation, version = "Supervised", "krizhevsky2012imagenet", 1
     role = "reference"
     needs = {"image", "label"}
+    supports = {"alexnet", "resnet", "nin"}
     recipe = Recipe(
         epochs=90,
         batch=256,
@@ -59,9 +61,7 @@ class Supervised(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S): short side to 256/224 of S, random crop, perhaps mirrored."""
-        side = self.backbone.input_side
-        image = transforms.resize_short(sample.image, round(side * 256 / 224))
-        return transforms.flip(transforms.random_crop(image, side, generator), generator)
+        return transforms.mirrored_crop(sample.image, self.backbone.input_side, generator)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
         """Cross-entropy over the classes."""

@@ -64,6 +64,30 @@ def total(fabric: Fabric, value: Tensor) -> Tensor:
     return value if fabric.world_size == 1 else cast("Tensor", fabric.all_reduce(value, reduce_op="sum"))
 
 
+def rows_of_all(rows: Tensor) -> Tensor:
+    """(world * B, ...): the rows (B, ...) of every process, in the order of ranks; each has equally many.
+
+    For tasks, which hold no Fabric: what they assign within a batch is assigned over all processes.
+    """
+    if not _several():
+        return rows
+    found = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, rows.contiguous())
+    return torch.cat(found)
+
+
+def as_first(value: Tensor) -> Tensor:
+    """The first process's value, in all of them: for choices that the last bit of a sum could tip."""
+    if _several():
+        value = value.contiguous()
+        torch.distributed.broadcast(value, src=0)
+    return value
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def describe(fabric: Fabric) -> dict[str, Any]:
     """Hardware and precision, for provenance."""
     gpu = fabric.device.type == "cuda"

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bench.data.base import Dataset
+from bench.data.images import subset
 from bench.data.loader import Loader
 from bench.errors import BenchError
 from bench.runfolder import Attempt
@@ -153,7 +154,7 @@ class _Training:
             self.task.to(self.fabric.device)  # what it made anew
         else:
             self._restore(state["task"])
-        specs = self.recipe.optimisers()
+        self.specs = specs = self.task.optimisers(self.recipe)
         self.parameters = {name: list(those) for name, those in self.task.parameters_of().items()}
         if self.parameters.keys() != specs.keys():
             raise BenchError(
@@ -232,12 +233,12 @@ class _Training:
         return name
 
     def _step(self, name: str, step: Step) -> None:
-        spec, parameters = self.recipe.optimisers()[name], self.parameters[name]
+        spec, parameters = self.specs[name], self.parameters[name]
         average_gradients(self.fabric, parameters)
         if spec.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, spec.clip)
         for group in self.optimisers[name].param_groups:
-            group["lr"] = optim.rate(spec, step.done)
+            group["lr"] = optim.rate(spec, step.done) * group.get("times", 1.0)
         self.optimisers[name].step()
 
     def _count(self, name: str, value: Tensor, weight: float) -> None:
@@ -312,11 +313,16 @@ class _Training:
             )
         self.saved, self.saved_update = time.monotonic(), self.at.update
 
-    def _embed(self, function: Callable[[Batch], Tensor], view: Callable[..., Any] | None = None) -> Tensor:
-        """(N, D) on the CPU, in data-set order: ``function`` over the whole data set, in eval mode."""
+    def _embed(
+        self,
+        function: Callable[[Batch], Tensor],
+        view: Callable[..., Any] | None = None,
+        only: Tensor | None = None,
+    ) -> Tensor:
+        """(N, D) on the CPU, in data-set order: ``function`` over the data set or a part of it, in eval mode."""
         return embed(
             self.task,
-            self.dataset,
+            self.dataset if only is None else subset(self.dataset, only.numpy()),
             function,
             view or self.task.view,
             seed=derive(self.seed, "embed", self.at.epoch),
@@ -332,6 +338,8 @@ class _Training:
             "epochs": self.epochs,
             "updates": self.updates,
             "batch": self.batch,
+            "world_size": self.fabric.world_size,
+            "lr": {name: spec.lr for name, spec in self.specs.items()},
             "batch_per_process": self.how.micro_batch or -(-self.batch // self.fabric.world_size),
             "images": images,
             "seconds": round(self.at.seconds, 1),
@@ -352,10 +360,13 @@ def embed(
     workers: int,
     batch: int,
 ) -> Tensor:
-    """(N, D) on the CPU: ``function`` over the data set in order, once, without gradients, in eval mode."""
+    """(N, D) on the CPU: ``function`` over the data set in order, once, without gradients, in eval mode.
+
+    The rows are float16 where ``function`` gives that, else float32, and are held once: N * D numbers, no copies.
+    """
     was_training = task.training
     task.eval()
-    parts = []
+    rows: Tensor | None = None
     loader = Loader(
         dataset,
         view,
@@ -370,23 +381,25 @@ def embed(
     try:
         with fabric.autocast():
             for micro in loader.epoch(0, torch.arange(len(dataset))):
-                if len(micro):
-                    rows = function(micro.to(fabric.device)).float().cpu()
-                    parts.append((micro.index.cpu(), rows))
+                found = function(micro.to(fabric.device))
+                found = (found if found.dtype == torch.float16 else found.float()).cpu()
+                if rows is None:
+                    rows = found.new_zeros(len(dataset), *found.shape[1:])
+                rows[micro.index.cpu()] = found
     finally:
         loader.close()
         task.train(was_training)
-    return _gather(parts, len(dataset), fabric)
+    return _gather(rows, len(dataset), fabric)
 
 
-def _gather(parts: list[tuple[Tensor, Tensor]], size: int, fabric: Fabric) -> Tensor:
-    """Rows of all processes, in data-set order."""
+def _gather(rows: Tensor | None, size: int, fabric: Fabric) -> Tensor:
+    """The sum over processes of rows that are 0 where another process has them; None: this one has none."""
     if fabric.world_size > 1:
-        gathered: list[Any] = [None] * fabric.world_size
-        torch.distributed.all_gather_object(gathered, parts)
-        parts = [part for of_rank in gathered for part in of_rank]
-    first = parts[0][1]
-    rows = first.new_empty((size, *first.shape[1:]))
-    for index, values in parts:
-        rows[index] = values
+        shapes: list[Any] = [None] * fabric.world_size
+        torch.distributed.all_gather_object(shapes, None if rows is None else (rows.dtype, rows.shape[1:]))
+        dtype, shape = next(found for found in shapes if found)
+        rows = torch.zeros(size, *shape, dtype=dtype) if rows is None else rows
+        for part in rows.split(65536):
+            part.copy_(total(fabric, part.to(fabric.device)))
+    assert rows is not None
     return rows

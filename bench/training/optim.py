@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from bench.training.recipe import SGD, Adam
+from bench.training.recipe import SGD, Adam, RMSProp
 from bench.training.recipe import Optimiser as Spec
 
 
-def build(spec: Spec, parameters: Iterable[Parameter]) -> Optimizer:
-    """The torch optimiser that a recipe's words mean."""
-    parameters = list(parameters)
+def build(spec: Spec, parameters: Iterable[Parameter] | Iterable[dict[str, Any]]) -> Optimizer:
+    """The torch optimiser that a recipe's words mean. A group's ``times`` multiplies the rate, in the loop."""
+    parameters = list(parameters)  # type: ignore[assignment]
     match spec:
         case SGD():
             return torch.optim.SGD(
@@ -28,12 +28,31 @@ def build(spec: Spec, parameters: Iterable[Parameter]) -> Optimizer:
             )
         case Adam():
             return torch.optim.AdamW(parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
+        case RMSProp():
+            return torch.optim.RMSprop(
+                parameters,
+                lr=spec.lr,
+                alpha=spec.smoothing,
+                momentum=spec.momentum,
+                weight_decay=spec.weight_decay,
+            )
 
 
 def rate(spec: Spec, done: float) -> float:
     """The learning rate when the fraction ``done`` of training is done."""
     warm = min(1.0, done / spec.warmup) if spec.warmup else 1.0
     return spec.lr * warm * spec.schedule.factor(done)
+
+
+def with_biases(net: nn.Module, spec: Spec, rate: float, decay: float) -> list[dict[str, Any]]:
+    """Groups for :func:`build` of all that learns: weights, then biases at multiples of rate and weight decay.
+
+    Caffe's nets usually give biases twice the rate; BatchNorm's shifts count as biases.
+    """
+    learning = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    weights = [p for name, p in learning if not name.endswith("bias")]
+    biases = [p for name, p in learning if name.endswith("bias")]
+    return [{"params": weights}, {"params": biases, "times": rate, "weight_decay": spec.weight_decay * decay}]
 
 
 class SweepSGD(Optimizer):

@@ -13,7 +13,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SGD", "Adam", "Constant", "Cosine", "InverseRoot", "MultiStep", "Poly", "Recipe", "Table"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "InverseRoot",
+    "MultiStep",
+    "Poly",
+    "RMSProp",
+    "Recipe",
+    "Table",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,11 @@ class MultiStep:
     def factor(self, done: float) -> float:
         """What multiplies the rate when the fraction ``done`` of training is done."""
         return self.gamma ** bisect.bisect_right(self.at, done)
+
+    @classmethod
+    def in_parts(cls, parts: float, gamma: float) -> MultiStep:
+        """The rate drops whenever another 1 / ``parts`` of training is done."""
+        return cls(tuple(k / parts for k in range(1, math.ceil(parts))), gamma)
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,18 @@ class Poly:
 
 
 @dataclass(frozen=True)
+class Exponential:
+    """1 until the fraction ``since`` of training is done, then down to ``end``, the same factor at each update."""
+
+    end: float
+    since: float = 0.0
+
+    def factor(self, done: float) -> float:
+        """What multiplies the rate when the fraction ``done`` of training is done."""
+        return float(self.end ** (max(0.0, done - self.since) / (1 - self.since)))
+
+
+@dataclass(frozen=True)
 class InverseRoot:
     """1 / sqrt(1 + ``decay`` * done)."""
 
@@ -81,7 +110,7 @@ class InverseRoot:
         return float((1 + self.decay * done) ** -0.5)
 
 
-Schedule = Constant | MultiStep | Table | Cosine | Poly | InverseRoot
+Schedule = Constant | MultiStep | Table | Cosine | Poly | Exponential | InverseRoot
 
 
 @dataclass(frozen=True)
@@ -111,7 +140,20 @@ class Adam:
     clip: float | None = None
 
 
-Optimiser = SGD | Adam
+@dataclass(frozen=True)
+class RMSProp:
+    """The gradient over the root of its running mean square, in which a new square weighs 1 - ``smoothing``."""
+
+    lr: float
+    smoothing: float = 0.99
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Schedule = Constant()
+    warmup: float = 0.0
+    clip: float | None = None
+
+
+Optimiser = SGD | Adam | RMSProp
 
 
 @dataclass(frozen=True)
@@ -138,6 +180,11 @@ class Recipe:
             batch=self.batch if batch is None else batch,
             optimiser=scaled if isinstance(self.optimiser, dict) else scaled["main"],
         )
+
+    def optimised(self, **fields: Any) -> Recipe:
+        """The same recipe with other values in those fields of all its optimisers; TypeError: one has no such field."""
+        made = {name: dataclasses.replace(o, **fields) for name, o in self.optimisers().items()}
+        return dataclasses.replace(self, optimiser=made if isinstance(self.optimiser, dict) else made["main"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each dataclass tagged with its ``kind``; :func:`from_dict` reads them.

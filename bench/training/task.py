@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from bench.data.base import Dataset, Sample
-    from bench.training.recipe import Optimiser
+    from bench.training.recipe import Optimiser, Recipe
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,12 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def parameters_of(self) -> dict[str, Iterable[Parameter]]:
-        """The parameters of each optimiser, by the names of the recipe."""
+        """The parameters of each optimiser, by the names that :meth:`optimisers` gives."""
         return {"main": [p for p in self.parameters() if p.requires_grad]}
+
+    def optimisers(self, recipe: Recipe) -> dict[str, Optimiser]:
+        """The optimisers by name: the recipe's; overridden where an option of the task adds one."""
+        return recipe.optimisers()
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
         """The optimiser of that name; overridden by probes, which sweep rates."""
@@ -84,5 +88,8 @@ class Task(nn.Module):
         return torch.randperm(size, generator=generator)
 
     def on_epoch_start(self, epoch: int, embed: Callable[..., Tensor]) -> None:
-        """Before each epoch: re-assign targets, say. ``embed(function, view=None)`` passes the data set through
-        ``function(batch) -> (B, D)`` without gradients and returns (N, D) in data-set order."""
+        """Before each epoch, in every process: re-assign targets, say. torch's global generators are seeded alike.
+
+        ``embed(function, view=None, only=None)`` passes the data set, or the samples at the positions ``only``,
+        through ``function(batch) -> (B, D)`` without gradients and returns (N, D) on the CPU, in data-set order:
+        float16 where the function gives that (a million images need the memory), else float32."""

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from bench.training import optim, recipe
-from bench.training.recipe import SGD, Adam, Constant, Cosine, MultiStep, Poly, Recipe, Table
+from bench.training.recipe import SGD, Adam, Constant, Cosine, Exponential, MultiStep, Poly, Recipe, Table
 
 
 def test_multi_step_drops_exactly_at_its_epochs():
@@ -22,6 +22,9 @@ def test_the_other_schedules_by_hand():
     assert Cosine().factor(0.5) == pytest.approx(0.5)
     assert Cosine(end=0.1).factor(1.0) == pytest.approx(0.1)
     assert Poly(power=2).factor(0.5) == 0.25
+    assert [Exponential(end=0.01, since=0.5).factor(done) for done in (0, 0.5, 0.75, 1)] == pytest.approx(
+        [1, 1, 0.1, 0.01]
+    )
 
 
 def test_warm_up_rises_to_the_rate():
@@ -39,6 +42,7 @@ def test_warm_up_rises_to_the_rate():
             epochs=3, batch=8, optimiser={"a": Adam(lr=1e-3, clip=1.0), "b": SGD(lr=0.1, schedule=MultiStep((0.5,)))}
         ),
         Recipe(epochs=1, batch=2, optimiser=SGD(lr=1, schedule=Table(((0.5, 1.0), (1.0, 0.1))))),
+        Recipe(epochs=1, batch=2, optimiser=Adam(lr=1, schedule=Exponential(end=0.1, since=0.5))),
     ],
 )
 def test_recipes_survive_json(made):
