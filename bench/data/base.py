@@ -19,7 +19,8 @@ class Sample(NamedTuple):
     label: int = -1
     """Class index, -1 where the data set is unlabelled."""
     clip: Tensor | None = None
-    """uint8 (T, C, H, W), where the data set has clips."""
+    """uint8 (T, C, H, W), T >= 2, where the data set has clips. The image is its first frame, or, where objects were
+    drawn over an image, that image alone."""
 
 
 @runtime_checkable

@@ -35,20 +35,22 @@ class Listing(TypedDict):
     sizes: list[int]
 
 
-def index(split: Path, cache: Path) -> dict[str, Listing]:
+def index(split: Path, cache: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Listing]:
     """The images of a split: {class folder: its listing}, sorted; {"": listing} where the split is flat.
+
+    With other ``suffixes`` the files of those, in place of images.
 
     Raises:
         BenchError: the folder cannot be read, a class folder is empty, there are no images at all, or images lie
             beside class folders.
     """
-    file = _file(split, cache)
+    file = _file(split, cache, suffixes)
     known = _read(file)
-    top = _listing("", split, known)
+    top = _listing("", split, known, suffixes)
     with ThreadPoolExecutor(_THREADS) as pool:
-        listings = pool.map(lambda name: _listing(name, split / name, known), top["folders"])
+        listings = pool.map(lambda name: _listing(name, split / name, known, suffixes), top["folders"])
         found = {"": top, **dict(zip(top["folders"], listings, strict=True))}
-    _check(split, found)
+    _check(split, found, suffixes)
     now = time.time_ns()
     settled = {name: listing for name, listing in found.items() if now - listing["time"] > _SETTLED_NS}
     if settled != known:
@@ -63,7 +65,7 @@ def count(split: Path, cache: Path) -> tuple[int, int]:
     Raises:
         BenchError: a folder cannot be read.
     """
-    known = _read(_file(split, cache))
+    known = _read(_file(split, cache, SUFFIXES))
     folders = class_folders(split)
     with ThreadPoolExecutor(_THREADS) as pool:
         return sum(pool.map(lambda name: _images(name, split / name, known), ["", *folders])), len(folders)
@@ -75,7 +77,7 @@ def class_folders(split: Path) -> list[str]:
     Raises:
         BenchError: the folder cannot be read.
     """
-    return sorted(entry.name for entry in _scan(split) if entry.is_dir())
+    return sorted(entry.name for entry in scan(split) if entry.is_dir())
 
 
 def is_image(name: str) -> bool:
@@ -83,17 +85,19 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def _file(split: Path, cache: Path) -> Path:
-    return cache / "indices" / f"{hashlib.sha256(os.fsencode(split.absolute())).hexdigest()[:16]}.json"
+def _file(split: Path, cache: Path, suffixes: tuple[str, ...]) -> Path:
+    own = "" if suffixes == SUFFIXES else " ".join(suffixes)
+    name = os.fsencode(split.absolute()) + own.encode()
+    return cache / "indices" / f"{hashlib.sha256(name).hexdigest()[:16]}.json"
 
 
 def _images(name: str, folder: Path, known: dict[str, Listing]) -> int:
     if name in known and known[name]["time"] == folder.stat().st_mtime_ns:
         return len(known[name]["images"])
-    return sum(is_image(entry.name) for entry in _scan(folder))
+    return sum(is_image(entry.name) for entry in scan(folder))
 
 
-def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Everything in a folder but hidden names."""
     try:
         with os.scandir(folder) as entries:
@@ -102,17 +106,17 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise BenchError(f"cannot read the folder: {error.strerror}", where=folder) from error
 
 
-def _listing(name: str, folder: Path, known: dict[str, Listing]) -> Listing:
+def _listing(name: str, folder: Path, known: dict[str, Listing], suffixes: tuple[str, ...]) -> Listing:
     """The known listing where the folder has not changed since, else a new one."""
     try:
         modified = folder.stat().st_mtime_ns
         if name in known and known[name]["time"] == modified:
             return known[name]
         folders, images = [], []
-        for entry in _scan(folder):
+        for entry in scan(folder):
             if entry.is_dir():
                 folders.append(entry.name)
-            elif is_image(entry.name):
+            elif entry.name.lower().endswith(suffixes):
                 images.append((entry.name, entry.stat().st_size))
     except OSError as error:
         raise BenchError(f"cannot read: {error.strerror}", where=error.filename or folder) from error
@@ -125,10 +129,10 @@ def _listing(name: str, folder: Path, known: dict[str, Listing]) -> Listing:
     }
 
 
-def _check(split: Path, found: dict[str, Listing]) -> None:
+def _check(split: Path, found: dict[str, Listing], suffixes: tuple[str, ...]) -> None:
     top, classes = found[""], list(found)[1:]
     if not top["images"] and not classes:
-        raise BenchError("no images", where=split, mend=f"it holds neither class folders nor {', '.join(SUFFIXES)}")
+        raise BenchError("no images", where=split, mend=f"it holds neither class folders nor {', '.join(suffixes)}")
     if top["images"] and classes:
         raise BenchError(
             f"{len(top['images'])} images lie beside {len(classes)} class folders, {top['images'][0]!r} the first",

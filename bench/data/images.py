@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +57,13 @@ class ImageDataset:
         keep = np.setdiff1d(np.arange(len(self)), positions)
         ids, sizes = [self.ids[i] for i in keep], [self._sizes[i] for i in keep]
         return ImageDataset(self.name, Path(self._folder), ids, sizes, self.labels[keep], self.classes)
+
+
+class _OfFiles(Dataset, Protocol):
+    def without(self, positions: Sequence[int]) -> Self: ...
+
+
+D = TypeVar("D", bound=_OfFiles)
 
 
 class Subset:
@@ -112,7 +120,7 @@ def open_images(
         np.array([label for _, _, label in found], dtype=np.int64),
         tuple(readable.get(wnid, wnid) for wnid in wnids),
     )
-    return _without_corrupt(dataset, cache) if skip_corrupt else dataset
+    return without_corrupt(dataset, cache) if skip_corrupt else dataset
 
 
 def check_images(dataset: Dataset, workers: int = 4) -> list[tuple[str, str]]:
@@ -138,13 +146,15 @@ def check_images(dataset: Dataset, workers: int = 4) -> list[tuple[str, str]]:
 class CorruptImageError(BenchError):
     """A file that is there and can be read, but not decoded."""
 
+    what_it_is = "image"
+
     def __init__(self, reason: str, where: str) -> None:
         self.reason = reason
         mend = "replace or remove the file, or give the data set the option skip_corrupt = true"
-        super().__init__(f"corrupt image: {reason}", where=where, mend=mend)
+        super().__init__(f"corrupt {self.what_it_is}: {reason}", where=where, mend=mend)
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return CorruptImageError, (self.reason, str(self.where))
+        return type(self), (self.reason, str(self.where))
 
 
 def read_image(path: str) -> Tensor:
@@ -208,8 +218,12 @@ def _readable(file: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) > 1}
 
 
-def _without_corrupt(dataset: ImageDataset, cache: Path) -> ImageDataset:
-    """Leave out what does not decode; checked once for each digest."""
+def without_corrupt(dataset: D, cache: Path) -> D:
+    """Leave out what does not decode, with a warning; checked once for each digest.
+
+    Raises:
+        BenchError: then nothing would be left, or a file cannot even be read.
+    """
     file = cache / "corrupt" / f"{dataset.digest}.json"
     if not file.is_file():
         write_json(file, {"dataset": dataset.name, "corrupt": check_images(dataset, torch.get_num_threads())})

@@ -141,6 +141,8 @@ def pack(
     Raises:
         BenchError: no such kernel, an image is corrupt, the disk is full, or another process is packing the same.
     """
+    from bench.data.parallel import in_processes
+
     geometry.resize(dataset[0].image)
     folder = store(dataset, geometry, cache)
     with _alone(folder):
@@ -150,7 +152,7 @@ def pack(
         missing = [i for i, n in enumerate(sizes) if _tail(folder / _name(i), n) is None]
         done = len(dataset) - sum(sizes[i] for i in missing)
         progress(done)
-        for number in _write(_Chunks(dataset, geometry, folder), missing, workers):
+        for number in in_processes(_Chunks(dataset, geometry, folder), missing, workers, folder):
             done += sizes[number]
             progress(done)
         _write_header(folder, dataset, geometry)
@@ -211,37 +213,6 @@ def _write_chunk(file: Path, images: Iterable[Tensor]) -> None:
         table = np.array(sizes, dtype="<i4").tobytes()
         sha.update(table)
         out.write(table + sha.digest())
-
-
-def _write(chunks: _Chunks, missing: list[int], workers: int) -> Iterator[int]:
-    """Write the missing chunks; their numbers, as they get there."""
-    from torch.utils.data import DataLoader
-
-    from bench.data.loader import deafen, end_workers
-
-    # DataLoader's processes notice when this one is killed
-    loader: DataLoader[Any] = DataLoader(
-        chunks,  # type: ignore[arg-type]  # indexing is all it needs
-        sampler=missing,
-        batch_size=None,
-        num_workers=min(workers, len(missing)),
-        worker_init_fn=deafen,
-        prefetch_factor=1 if workers and missing else None,
-    )
-    items = iter(loader)
-    try:
-        for item in items:
-            if isinstance(item, BenchError):
-                raise item
-            yield item
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise BenchError(
-            f"a packing process died: {error}", where=chunks.folder, mend="run it again: it goes on where it was"
-        ) from error
-    finally:
-        end_workers(items)
 
 
 def _write_header(folder: Path, dataset: Dataset, geometry: Geometry) -> None:

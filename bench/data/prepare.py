@@ -6,9 +6,11 @@ Nothing else writes under the data root. A data set appears there by one rename,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -20,6 +22,16 @@ from bench.data import catalog
 from bench.data.folder_index import is_image
 from bench.errors import BenchError
 from bench.files import writing_failed
+
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/"
+VOC_ARCHIVES = {
+    "voc2007": {
+        "voc2007/VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64",
+        "voc2007/VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+    },
+    "voc2012": {"voc2012/VOCtrainval_11-May-2012.tar": "6cd6e144f989b92b3379bac3b3de84fd"},
+}
+"""Data set -> path under ``VOC_URL`` -> md5, as torchvision has them."""
 
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -42,10 +54,10 @@ def prepare(name: str, root: Path, cache: Path, progress: Progress = lambda done
             its place; the download or the disk failed.
     """
     known = catalog.card(name)
-    if known.open is not None:
+    if known.open is not None and known.count is None:
         return f"{name} needs no preparation: {known.layout}"
     target = root / name
-    states = {found.state for found in catalog.status(root, cache, name)}
+    states = {found.state for found in catalog.status(root, cache, name) if found.split in known.splits}
     if states == {"complete"}:
         return f"{name} is complete: {target}"
     if name not in _MAKERS:
@@ -123,6 +135,23 @@ def select_tiny_imagenet_50(source: Path, target: Path) -> None:
         (partial / "classes.tsv").write_text("".join(kept), encoding="utf-8")
 
 
+def lay_out_voc(archives: list[Path], folder: Path, year: str) -> None:
+    """Unpack devkits into the new ``folder``: ``VOCdevkit/<year>``, such as VOC2007.
+
+    Raises:
+        BenchError: not archives of that devkit, or damaged ones; the folder cannot be written.
+    """
+    with _new_folder(folder) as partial:
+        for archive in archives:
+            try:
+                with tarfile.open(archive) as tar:
+                    _unpack_voc(tar, partial, year)
+                if not (partial / "VOCdevkit" / year / "JPEGImages").is_dir():
+                    raise ValueError("it has no images")
+            except (tarfile.TarError, EOFError, ValueError) as error:
+                raise BenchError(f"not an archive of {year}: {error}", where=archive, mend="remove it") from error
+
+
 def _make_tiny_imagenet(root: Path, cache: Path, progress: Progress) -> None:
     archive = cache / "downloads" / "tiny-imagenet-200.zip"
     download(TINY_IMAGENET_URL, archive, TINY_IMAGENET_MD5, progress)
@@ -135,7 +164,21 @@ def _make_tiny_imagenet_50(root: Path, cache: Path, progress: Progress) -> None:
     select_tiny_imagenet_50(root / "tiny-imagenet", root / "tiny-imagenet-50")
 
 
-_MAKERS = {"tiny-imagenet": _make_tiny_imagenet, "tiny-imagenet-50": _make_tiny_imagenet_50}
+def _make_voc(name: str, root: Path, cache: Path, progress: Progress) -> None:
+    archives = []
+    for path, md5 in VOC_ARCHIVES[name].items():
+        archives.append(cache / "downloads" / PurePosixPath(path).name)
+        download(VOC_URL + path, archives[-1], md5, progress)
+    lay_out_voc(archives, root / name, name.upper())
+    for archive in archives:
+        archive.unlink()
+
+
+_MAKERS: dict[str, Callable[[Path, Path, Progress], None]] = {
+    "tiny-imagenet": _make_tiny_imagenet,
+    "tiny-imagenet-50": _make_tiny_imagenet_50,
+    **{name: functools.partial(_make_voc, name) for name in VOC_ARCHIVES},
+}
 
 
 def _fetch(url: str, part: Path, target: Path, progress: Progress) -> None:
@@ -217,6 +260,23 @@ def _unpack_tiny_imagenet(zipped: zipfile.ZipFile, folder: Path) -> None:
     words = (row.split("\t") for row in zipped.read(f"{top}/words.txt").decode().splitlines())
     classes = sorted((wnid, names.split(",")[0]) for wnid, names in words if wnid in wnids)
     (folder / "classes.tsv").write_text("".join(f"{wnid}\t{name}\n" for wnid, name in classes), encoding="utf-8")
+
+
+def _unpack_voc(tar: tarfile.TarFile, folder: Path, year: str) -> None:
+    """Files under ``VOCdevkit/<year>``, nothing else; links are not followed."""
+    for member in tar:
+        parts = PurePosixPath(member.name).parts
+        if parts[:2] != ("VOCdevkit", year)[: len(parts)] or ".." in parts:
+            raise ValueError(f"{member.name!r} is in an unknown place")
+        if member.isdir():
+            continue
+        content = tar.extractfile(member) if member.isfile() else None
+        if content is None:
+            raise ValueError(f"{member.name!r} is no file")
+        place = folder.joinpath(*parts)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with content, place.open("wb") as out:
+            shutil.copyfileobj(content, out)
 
 
 def _number(image: Path) -> int:

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from bench.data.base import Sample
-from bench.data.scenes_draw import GROUNDS_OF, INDOORS, Dice, draw_place, paste, shadow
+from bench.data.scenes_draw import GROUNDS_OF, INDOORS, Colour, Dice, draw_place, paste, shadow
 from bench.data.scenes_objects import CLASSES, FOOT, SCALE, draw, sprite
 from bench.errors import BenchError
 from bench.files import canonical, writing_failed
@@ -94,7 +94,7 @@ def _block(key: int, number: int, classes: int) -> tuple[int, ...]:
     return tuple(order.tolist())
 
 
-class _Object(NamedTuple):
+class Thing(NamedTuple):
     """Where one object goes: the middle of its foot line and its size, relative to the side."""
 
     label: int
@@ -119,18 +119,28 @@ def render(split: str, index: int, side: int = 64, classes: int = 20) -> Scene:
 
     The picture is drawn at twice the side and averaged down.
     """
+    return shoot(*stage(split, index, side, classes))
+
+
+def stage(split: str, index: int, side: int, classes: int) -> tuple[np.ndarray, list[Thing], Colour]:
+    """What a scene is made of: the place at twice the side, the objects from front to back, the tint of the hour."""
     label = _block(_key(split), index // classes, classes)[index % classes]
     dice = Dice(_key(split), index)
     ground, horizon, objects = _compose(dice, label, classes)
-    canvas = np.empty((2 * side, 2 * side, 3), np.uint8)
-    draw_place(canvas, dice, ground, horizon)
-    layers = [_place(canvas, thing) for thing in reversed(objects)][::-1]
-    image = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
-    _daylight(image, dice)
+    place = np.empty((2 * side, 2 * side, 3), np.uint8)
+    draw_place(place, dice, ground, horizon)
+    return place, objects, dice.pick(_DAYLIGHT)
+
+
+def shoot(place: np.ndarray, objects: list[Thing], tint: Colour) -> Scene:
+    """The scene that they make; draws on the place."""
+    layers = [_place(place, thing) for thing in reversed(objects)][::-1]
+    image = cv2.resize(place, (len(place) // 2, len(place) // 2), interpolation=cv2.INTER_AREA)
+    _daylight(image, tint)
     return _annotate(image, objects, layers)
 
 
-def _compose(dice: Dice, label: int, classes: int) -> tuple[str, float, list[_Object]]:
+def _compose(dice: Dice, label: int, classes: int) -> tuple[str, float, list[Thing]]:
     """Ground, horizon, and the objects from front to back."""
     ground = "paper" if dice.chance(0.2) else dice.pick(GROUNDS_OF[CLASSES[label]])
     if CLASSES[label] == "aeroplane":
@@ -149,8 +159,8 @@ def _compose(dice: Dice, label: int, classes: int) -> tuple[str, float, list[_Ob
     return ground, horizon, [main, *(other for other in others if 0.06 < other.x < 0.94)]
 
 
-def _main_object(dice: Dice, label: int, ground: str, horizon: float) -> _Object:
-    thing = _Object(label, dice.seed(), dice.uniform(0.33, 0.67), 0.0, dice.uniform(0.50, 0.88) / SCALE)
+def _main_object(dice: Dice, label: int, ground: str, horizon: float) -> Thing:
+    thing = Thing(label, dice.seed(), dice.uniform(0.33, 0.67), 0.0, dice.uniform(0.50, 0.88) / SCALE)
     if thing.flies:
         foot = horizon * dice.uniform(0.82, 1.08)
     elif ground == "track":
@@ -162,11 +172,11 @@ def _main_object(dice: Dice, label: int, ground: str, horizon: float) -> _Object
     return thing._replace(foot=foot)
 
 
-def _lesser_object(dice: Dice, label: int, ground: str, horizon: float, main: _Object, side: int) -> _Object:
+def _lesser_object(dice: Dice, label: int, ground: str, horizon: float, main: Thing, side: int) -> Thing:
     """A smaller object behind the main one, to its left (-1) or right (1)."""
     size = main.size * dice.uniform(0.40, 0.58)
     x = main.x + side * SCALE * (main.size * dice.uniform(0.42, 0.52) + size * 0.2)
-    thing = _Object(label, dice.seed(), x, 0.0, size)
+    thing = Thing(label, dice.seed(), x, 0.0, size)
     if thing.flies:
         foot = size + dice.uniform(0.0, 0.12)
     elif ground == "track":
@@ -183,7 +193,7 @@ class _Layer(NamedTuple):
     truncated: bool
 
 
-def _place(canvas: np.ndarray, thing: _Object) -> _Layer:
+def _place(canvas: np.ndarray, thing: Thing) -> _Layer:
     """Draw one object and its shadow on the canvas, which has twice the side."""
     side = len(canvas)
     pixels = max(8, round(thing.size * side))
@@ -201,14 +211,13 @@ def _place(canvas: np.ndarray, thing: _Object) -> _Layer:
 _DAYLIGHT = ((256, 256, 256), (262, 256, 244), (266, 252, 236), (248, 254, 264), (244, 246, 256), (236, 238, 250))
 
 
-def _daylight(image: np.ndarray, dice: Dice) -> None:
+def _daylight(image: np.ndarray, tint: Colour) -> None:
     """The tint of the hour, and a light that fades a little from the top to the bottom; in place."""
-    tint = np.array(dice.pick(_DAYLIGHT), dtype=np.uint32)
     fade = np.linspace(266, 240, len(image)).astype(np.uint32)[:, None, None]
-    image[:] = np.minimum(255, image * (fade * tint >> 8) >> 8)
+    image[:] = np.minimum(255, image * (fade * np.array(tint, np.uint32) >> 8) >> 8)
 
 
-def _annotate(image: np.ndarray, objects: list[_Object], layers: list[_Layer]) -> Scene:
+def _annotate(image: np.ndarray, objects: list[Thing], layers: list[_Layer]) -> Scene:
     """Boxes and masks of what is visible; objects without a visible pixel are left out."""
     empty = np.zeros(image.shape[:2], np.uint8)
     scene = Scene(image, objects[0].label, [], empty, empty.copy(), [], [])
@@ -254,7 +263,7 @@ class Scenes:
     def __init__(
         self, splits: tuple[str, ...], size: int, side: int = 64, classes: int = 20, cache: Path | None = None
     ) -> None:
-        _check(splits, size, side, classes)
+        check(splits, size, side, classes)
         self._splits = tuple(sorted(splits))
         self._size, self._side, self._number = size, side, classes
         self.name = f"scenes/{'+'.join(self._splits)}"
@@ -264,7 +273,7 @@ class Scenes:
             [np.full(size, -1) if split == "unlabelled" else labels_of(split, size, classes) for split in self._splits]
         )
         self.digest = _digest(self._splits, size, side, classes)
-        self._cache = _PixelCache(cache / f"scenes-{self.digest}.bin", (3, side, side)) if cache is not None else None
+        self._cache = PixelCache(cache / f"scenes-{self.digest}.bin", (3, side, side)) if cache is not None else None
 
     def __len__(self) -> int:
         return len(self._splits) * self._size
@@ -283,7 +292,8 @@ class Scenes:
         return Sample(torch.from_numpy(pixels), index, int(self.labels[index]))
 
 
-def _check(splits: tuple[str, ...], size: int, side: int, classes: int) -> None:
+def check(splits: tuple[str, ...], size: int, side: int, classes: int) -> None:
+    """Raises BenchError: there can be no such scenes."""
     if not splits or len(set(splits)) != len(splits) or not all(re.fullmatch(r"[a-z0-9]+", s) for s in splits):
         raise BenchError(
             f"scenes cannot have the splits {', '.join(splits) or '(none)'}",
@@ -301,14 +311,14 @@ def _digest(splits: tuple[str, ...], size: int, side: int, classes: int) -> str:
     return hashlib.sha256(canonical(what).encode()).hexdigest()[:16]
 
 
-class _PixelCache:
+class PixelCache:
     """Images on disk, each behind its checksum.
 
     An image counts as present only if its checksum is right, so a hole in the file, half a write of a killed
     process and two processes that write the same image at once are all harmless: there is nothing to lock.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path, self._shape = path, shape
         self._record = 4 + math.prod(shape)
         self._file: IO[bytes] | None = None
@@ -359,8 +369,8 @@ def write_image_folder(folder: Path, splits: tuple[str, ...], size: int, side: i
     Raises:
         BenchError: the folder is not empty or cannot be written; an argument is out of range.
     """
-    _check(splits, size, side, classes)
-    _check_all_classes(size, classes)
+    check(splits, size, side, classes)
+    check_all_classes(size, classes)
     with _new_folder(folder) as new:
         for split in splits:
             names = [""] * size if split == "unlabelled" else [CLASSES[c] for c in labels_of(split, size, classes)]
@@ -371,7 +381,8 @@ def write_image_folder(folder: Path, splits: tuple[str, ...], size: int, side: i
                 Image.fromarray(image).save(new / split / name / f"{number:06d}.png")
 
 
-def _check_all_classes(size: int, classes: int) -> None:
+def check_all_classes(size: int, classes: int) -> None:
+    """Raises BenchError: too few scenes to show every class."""
     if size < classes:
         raise BenchError(f"{size} scenes do not show all {classes} classes", mend=f"ask for at least {classes}")
 
@@ -380,7 +391,7 @@ def write_voc_devkit(folder: Path, train: int, test: int, side: int = 128) -> No
     """Write ``VOCdevkit/VOC2007`` under ``folder``, laid out as PASCAL VOC's own, with all 20 classes.
 
     Every image has boxes (1-based, inclusive) and both segmentations (palette PNG, 255 along the borders).
-    An object of which less than 30 % shows, or less than 6 pixels either way, is marked difficult.
+    A lesser object of which less than 30 % shows, or less than 6 pixels either way, is marked difficult.
 
     Args:
         folder: must not exist, or be empty; it appears all at once.
@@ -392,8 +403,8 @@ def write_voc_devkit(folder: Path, train: int, test: int, side: int = 128) -> No
         BenchError: the folder is not empty or cannot be written; fewer than 20 images in a set.
     """
     for size in (train, test):
-        _check(("voc",), size, side, len(CLASSES))
-        _check_all_classes(size, len(CLASSES))
+        check(("voc",), size, side, len(CLASSES))
+        check_all_classes(size, len(CLASSES))
     # Whole blocks of 20 go to train, so that it and val show every class as soon as there are 40 images.
     half = train // 2 if train < 40 else 20 * round(train / 40)
     with _new_folder(folder) as new:
@@ -414,6 +425,24 @@ def write_voc_devkit(folder: Path, train: int, test: int, side: int = 128) -> No
             _write_voc_sets(root / "ImageSets", split, images)
 
 
+def with_borders(scene: Scene, mask: np.ndarray) -> np.ndarray:
+    """The scene's mask, class or instance, with 255 along the borders of its objects: uint8 (H, W)."""
+    reach = max(1, len(mask) // 128)
+    border = cv2.morphologyEx(scene.instances, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8), iterations=reach)
+    return np.where(border, np.uint8(255), mask)
+
+
+def difficult_boxes(scene: Scene) -> list[bool]:
+    """For each box, whether VOC would mark it so: less than 30 % shows, or less than 6 pixels either way.
+
+    Never the main object, so that every class counts in every whole block of scenes.
+    """
+    return [
+        number > 0 and (shown < 0.3 or min(box.x2 - box.x1, box.y2 - box.y1) < 5)
+        for number, (box, shown) in enumerate(zip(scene.boxes, scene.shown, strict=True))
+    ]
+
+
 class _VocImage(NamedTuple):
     """What the image sets say about one image."""
 
@@ -426,16 +455,11 @@ class _VocImage(NamedTuple):
 
 def _write_voc_image(root: Path, name: str, scene: Scene) -> _VocImage:
     Image.fromarray(scene.image).save(root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
-    reach = max(1, len(scene.mask) // 128)
-    border = cv2.morphologyEx(scene.instances, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8), iterations=reach)
     for kind, mask in (("SegmentationClass", scene.mask), ("SegmentationObject", scene.instances)):
-        picture = Image.fromarray(np.where(border, np.uint8(255), mask))
+        picture = Image.fromarray(with_borders(scene, mask))
         picture.putpalette(_voc_palette())
         picture.save(root / kind / f"{name}.png")
-    hard = [
-        shown < 0.3 or min(box.x2 - box.x1, box.y2 - box.y1) < 5
-        for box, shown in zip(scene.boxes, scene.shown, strict=True)
-    ]
+    hard = difficult_boxes(scene)
     (root / "Annotations" / f"{name}.xml").write_text(_voc_xml(name, scene, hard), encoding="utf-8")
     easy = {box.label for box, difficult in zip(scene.boxes, hard, strict=True) if not difficult}
     return _VocImage(name, easy, {box.label for box in scene.boxes} - easy)

@@ -53,6 +53,12 @@ def random_crop(image: Tensor, side: int, generator: np.random.Generator) -> Ten
     return _crop(image, _below(generator, height + 1), _below(generator, width + 1), side, side)
 
 
+def mirrored_crop(image: Tensor, side: int, generator: np.random.Generator) -> Tensor:
+    """uint8 (C, ``side``, ``side``): the short side to 256/224 of it, a random crop, perhaps mirrored."""
+    image = resize_short(image, round(side * 256 / 224))
+    return flip(random_crop(image, side, generator), generator)
+
+
 def center_crop(image: Tensor, side: int) -> Tensor:
     """The square in the middle, the upper left one of two; a view of the same pixels.
 
@@ -91,6 +97,11 @@ def random_resized_crop(
     _, height, width = image.shape
     crop = _crop(image, *_rectangle(height, width, generator, scale, ratio))
     return resize(crop, (side, side), kernel, antialias)
+
+
+def pad(image: Tensor, size: tuple[int, int], value: int = 0) -> Tensor:
+    """Up to (height, width) by ``value`` on the right and below, so that images of several sizes make one batch."""
+    return torch.nn.functional.pad(image, (0, size[1] - image.shape[-1], 0, size[0] - image.shape[-2]), value=value)
 
 
 def flip(image: Tensor, generator: np.random.Generator) -> Tensor:

@@ -30,7 +30,7 @@ from bench.data.loader import collate, sample_generator
 from bench.methods.base import PretextTask, Recipe, make
 from bench.training.task import Step
 
-TARGETS = {"crop": 2000, "patch": 400}
+TARGETS = {"crop": 2000, "patch": 400, "clip": 300}
 """Images a second and core at 64 px, by what a view is."""
 
 
@@ -73,6 +73,7 @@ def measure(method: str, recipe: Recipe, *, backbone: str, side: int, size: int,
 
     view_seconds = min(_timed(view, device) for _ in range(rounds))
     kind = "patch" if any(leaf.ndim > 3 for leaf in _leaves(views[0])) else "crop"
+    kind = "clip" if "clip" in task.needs else kind  # optical flow
     order = task.order(0, size, torch.Generator().manual_seed(0))
     batch = Batch(collate([views[i] for i in order.tolist()]), order, torch.from_numpy(data.labels)[order]).to(device)
     step = _step(task.train(), recipe, batch)

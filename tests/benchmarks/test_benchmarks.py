@@ -13,6 +13,7 @@ TINY = {
     "probe_epoch": ("--images 4", 1),
     "sweep": ("--images 2", 1),
     "decoding": ("--images 8", 3),
+    "status_of_runs": ("--runs 20", 1),
     "lightly_side_by_side": ("--classes 5 --train 30 --test 4 --epochs 1", 2),
 }
 RATIO = re.compile(r" +\d+\.\d\d x .* \d+\.\d\d s / \d+\.\d\d s$", re.MULTILINE)

@@ -229,7 +229,7 @@ class TestWriting:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return images[index]
 
-        with pytest.raises(BenchError, match="a packing process died.*it goes on where it was"):
+        with pytest.raises(BenchError, match="a worker process died.*it goes on where it was"):
             pack.pack(Deadly(), SHORT, cache, workers=1)
 
     def test_wrong_geometries(self, images, cache):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
 import io
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -12,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from bench.data import prepare as module
-from bench.data.prepare import download, lay_out_tiny_imagenet, prepare, select_tiny_imagenet_50, tiny_imagenet_50
+from bench.data.prepare import (
+    download,
+    lay_out_tiny_imagenet,
+    lay_out_voc,
+    prepare,
+    select_tiny_imagenet_50,
+    tiny_imagenet_50,
+)
 from bench.errors import BenchError
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several reads
@@ -308,3 +317,92 @@ class TestPrepare:
     def test_an_unknown_name(self, tmp_path):
         with pytest.raises(BenchError, match="unknown data set 'tiny-imagnet': did you mean"):
             prepare("tiny-imagnet", tmp_path, tmp_path / "cache")
+
+
+def voc_archive(year="VOC2007", changes=()):
+    """A devkit's tar: two images with all that belongs to them, in 10,240 bytes."""
+    files = {f"VOCdevkit/{year}/ImageSets/Main/train.txt": "000001\n000002\n"}
+    for i in ("000001", "000002"):
+        files |= {f"VOCdevkit/{year}/JPEGImages/{i}.jpg": i, f"VOCdevkit/{year}/Annotations/{i}.xml": "<annotation/>"}
+    return tar_of([*files.items(), *changes])
+
+
+def tar_of(files, **links):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as made:
+        folder = tarfile.TarInfo("VOCdevkit")
+        folder.type = tarfile.DIRTYPE
+        made.addfile(folder)
+        for name, text in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            made.addfile(member, io.BytesIO(text.encode()))
+        for name, target in links.items():
+            member = tarfile.TarInfo(f"VOCdevkit/VOC2007/{name}")
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            made.addfile(member)
+    return buffer.getvalue()
+
+
+class TestVoc:
+    @pytest.fixture(autouse=True)
+    def _source(self, server, monkeypatch):
+        tests = tar_of([("VOCdevkit/VOC2007/ImageSets/Main/test.txt", "000003\n")])
+        server.files |= {"voc2007/trainval.tar": voc_archive(), "voc2007/test.tar": tests}
+        archives = {f"voc2007/{part}.tar": md5(server.files[f"voc2007/{part}.tar"]) for part in ("trainval", "test")}
+        monkeypatch.setattr(module, "VOC_URL", server.url(""))
+        monkeypatch.setitem(module.VOC_ARCHIVES, "voc2007", archives)
+
+    def test_all_archives_make_one_devkit(self, tmp_path):
+        root, cache = tmp_path / "data", tmp_path / "cache"
+        assert prepare("voc2007", root, cache) == f"voc2007 is ready: {root / 'voc2007'}"
+        found = tree(root / "voc2007/VOCdevkit/VOC2007")
+        assert sorted(found) == [
+            "Annotations/000001.xml", "Annotations/000002.xml", "ImageSets/Main/test.txt", "ImageSets/Main/train.txt",
+            "JPEGImages/000001.jpg", "JPEGImages/000002.jpg",
+        ]  # fmt: skip
+        assert found["JPEGImages/000002.jpg"] == "000002"
+        assert list((cache / "downloads").iterdir()) == []
+        with pytest.raises(BenchError, match="voc2007 is there but not complete"):
+            prepare("voc2007", root, cache)
+
+    def test_a_broken_transfer_goes_on_where_it_was(self, server, tmp_path):
+        root, cache = tmp_path / "data", tmp_path / "cache"
+        server.break_after = 6000
+        for _ in range(2):
+            with pytest.raises(BenchError, match="broke off"):
+                prepare("voc2007", root, cache)
+        assert not root.exists()
+        server.break_after = None
+        prepare("voc2007", root, cache)
+        assert server.asked == [None, "bytes=6000-", None, "bytes=6000-"]  # the two archives
+
+    def test_what_is_complete_stays(self, server, tmp_path, monkeypatch):
+        prepare("voc2007", tmp_path / "data", tmp_path / "cache")
+        known = dataclasses.replace(module.catalog.card("voc2007"), splits={"train": 2}, extra={"trainaug": 9})
+        monkeypatch.setitem(module.catalog._BUILT_IN, "voc2007", known)
+        assert "voc2007 is complete" in prepare("voc2007", tmp_path / "data", tmp_path / "cache")
+        assert len(server.asked) == 2
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"no archive at all",
+            voc_archive()[:700],
+            voc_archive("VOC2012"),
+            voc_archive(changes=[("VOCdevkit/VOC2007/../../../outside", "?")]),
+            voc_archive(changes=[("/etc/outside", "?")]),
+            voc_archive(changes=[("elsewhere/x.jpg", "?")]),
+            tar_of([], link="/etc/passwd"),
+            tar_of([("VOCdevkit/VOC2007/link/inside", "?")], link=".."),
+        ],
+    )
+    def test_another_archive_leaves_nothing(self, tmp_path, content):
+        (tmp_path / "a.tar").write_bytes(content)
+        with pytest.raises(BenchError, match="not an archive of VOC2007"):
+            lay_out_voc([tmp_path / "a.tar"], tmp_path / "voc2007", "VOC2007")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+    def test_voc_mini_says_what_to_do(self, tmp_path):
+        with pytest.raises(BenchError, match=r"voc-mini cannot be fetched.*voc-mini/VOCdevkit/VOC2012"):
+            prepare("voc-mini", tmp_path, tmp_path / "cache")
