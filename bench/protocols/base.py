@@ -49,6 +49,8 @@ class Protocol(ABC):
     """Bumped whenever a change of the code can move a number."""
     role: str
     """The data role that the suite binds to a data set: ``imagenet``, ``voc07``, ..."""
+    by_stage: bool = False
+    """Whether its columns are those of the backbone's stages: ``top1@conv3``. A literal."""
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant

@@ -44,6 +44,8 @@ class Definition:
     title: str
     role: str
     """The data role that the suite binds to a data set."""
+    by_stage: bool
+    """Whether its columns are those of the backbone's stages: ``top1@conv3``."""
     variants: dict[str, dict[str, Any]]
     file: Path
     schema: type[Strict] | None = None
@@ -80,7 +82,7 @@ class Definition:
             definition |= stated["on"][backbone]
         if suite is not None and name == "standard":
             for key, value in suite.protocols.get(self.name, {}).items():
-                definition |= self._overridden(definition, key, value, suite)
+                definition |= self._overridden(definition, key, value) or self._of_a_family(stated, key, suite)
         self.parse(definition, f"{self.file}, [{name}]" + (f" at suite {suite.name}" if suite else ""))
         return Variant(self.name, self.version, name, definition)
 
@@ -92,18 +94,30 @@ class Definition:
         """
         return validate(self.schema, definition, where) if self.schema else None
 
-    def _overridden(self, definition: dict[str, Any], key: str, value: Any, suite: Suite) -> dict[str, Any]:
+    def _overridden(self, definition: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         """The top-level entry in which an override changes something: a key, or a key of one of the tables."""
         if key in definition:
             return {key: value}
         for name, table in definition.items():
             if isinstance(table, dict) and key in table:
                 return {name: {**table, key: value}}
-        inner = [inside for table in definition.values() if isinstance(table, dict) for inside in table]
-        raise BenchError(
-            f"suite {suite.name!r} overrides {key!r}, which {self.name} does not have",
-            mend=f"known: {', '.join(dict.fromkeys([*definition, *inner]))}",
-        )
+        return {}
+
+    def _of_a_family(self, stated: dict[str, Any], key: str, suite: Suite) -> dict[str, Any]:
+        """Nothing: a key that the definition has for backbones of another family is none of this one's.
+
+        Raises:
+            BenchError: it has it for none.
+        """
+        every = [{k: v for k, v in stated.items() if k not in ("on", "family")}, *stated.get("family", {}).values()]
+        inner = [k for each in every for table in each.values() if isinstance(table, dict) for k in table]
+        known = dict.fromkeys([k for each in every for k in each] + inner)
+        if key not in known:
+            raise BenchError(
+                f"suite {suite.name!r} overrides {key!r}, which {self.name} does not have",
+                mend=f"known: {', '.join(known)}",
+            )
+        return {}
 
 
 @cache
@@ -118,7 +132,8 @@ def load(name: str) -> Definition:
     data = read_toml(file)
     if not data or not all(isinstance(v, dict) for v in data.values()):
         raise BenchError("a protocol's file holds one [section] a variant", where=file)
-    return Definition(name, entry.version, entry.title, entry.facts["role"], data, file, _schema(entry))
+    by_stage = bool(entry.facts.get("by_stage", False))
+    return Definition(name, entry.version, entry.title, entry.facts["role"], by_stage, data, file, _schema(entry))
 
 
 def _schema(entry: registry.Entry) -> type[Strict] | None:
@@ -142,12 +157,32 @@ def obstacle(protocol: str, variant: str, suite: Suite, backbone: str) -> str:
     return parsed.obstacle(backbone, suite.backbone) if isinstance(parsed, Fitting) else ""
 
 
+def absent(protocol: str, variant: str, backbone: str, columns: list[str]) -> str:
+    """Why a backbone never has any of the columns under a variant; empty where it may, or where nobody can know."""
+    found = load(protocol)
+    stages = registry.shape(backbone).get("stages") if found.by_stage else None
+    parsed = found.parse(found.variant(variant, None, backbone).definition, str(found.file)) if stages else None
+    if isinstance(parsed, Staged):
+        stages = parsed.places(tuple(stages))
+    places = [metric_and_place(column)[1] for column in columns]
+    missing = [place for place in places if stages and place not in stages]
+    return f"{backbone} has no stage {', '.join(dict.fromkeys(missing))}" if missing == places else ""
+
+
 @runtime_checkable
 class Fitting(Protocol):
     """A schema whose variants do not fit every backbone."""
 
     def obstacle(self, backbone: str, usual: str) -> str:
         """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A schema that says where a backbone is measured, for not every variant does so at the stages."""
+
+    def places(self, stages: tuple[str, ...]) -> tuple[str, ...]:
+        """Where a backbone with those stages is measured; its columns are named so."""
 
 
 def _not_for(variant: str, backbone: str | None) -> str:

@@ -140,6 +140,27 @@ class Head(nn.Module):
         return (maps * self.scale[:, None, :, None]).flatten(2), bias
 
 
+class Coefficients(nn.Module):
+    """How much each stage counts in their mixture, for every learning rate; learnt, and of unit length."""
+
+    def __init__(self, rates: int, stages: tuple[str, ...], lasso: float) -> None:
+        super().__init__()
+        self.stages, self.lasso = stages, lasso
+        self.alpha = Parameter(torch.ones(rates, len(stages)))
+
+    def values(self) -> Tensor:
+        """(L, stages)."""
+        return F.normalize(self.alpha, dim=1)
+
+    def forward(self, logits: dict[str, Tensor]) -> Tensor:
+        """{stage: (B, L, classes)} -> their weighted sum."""
+        return torch.einsum("sblk,ls->blk", torch.stack([logits[stage] for stage in self.stages]), self.values())
+
+    def penalty(self) -> Tensor:
+        """(L,): what is added to the loss."""
+        return self.lasso * self.values().abs().sum(1)
+
+
 class LinearHeads(Task):
     """All stages' heads on one frozen forward pass. The backbone is no submodule: it is neither trained nor saved.
 
@@ -162,6 +183,7 @@ class LinearHeads(Task):
         with torch.no_grad():
             features = backbone(blank)
         self.heads = nn.ModuleDict({s: Head(features[s], s, probe, classes, fabric) for s in backbone.stages})
+        self.mixture = Coefficients(len(probe.rates), backbone.stages, probe.mixture.lasso) if probe.mixture else None
 
     @property
     def backbone(self) -> Backbone:
@@ -169,18 +191,24 @@ class LinearHeads(Task):
         return self._frozen[0]
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """What is classified: every stage, or their mixture."""
+        return self.probe.places(tuple(self.heads))
+
+    @property
     def test_crops(self) -> int:
         """Crops of a test image."""
         return 10 if self.probe.test.crop == "ten" else 1
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 (B, 3, S, S) -> {stage: logits (B, L, classes)}."""
+        """uint8 (B, 3, S, S) -> {place: logits (B, L, classes)}."""
         with torch.no_grad():
             features = self.backbone(images)
-        return {stage: head(features[stage]) for stage, head in self.heads.items()}
+        logits = {stage: head(features[stage]) for stage, head in self.heads.items()}
+        return {"mixed": self.mixture(logits)} if self.mixture else logits
 
     def scores(self, views: Tensor) -> dict[str, Tensor]:
-        """Test views -> {stage: (B, L, classes)}: logits; of (B, 10, 3, S, S) the mean softmax of the ten crops."""
+        """Test views -> {place: (B, L, classes)}: logits; of (B, 10, 3, S, S) the mean softmax of the ten crops."""
         if self.test_crops == 1:
             return self(views)
         of_crops = self(views.flatten(0, 1))
@@ -220,18 +248,21 @@ class LinearHeads(Task):
         if probe.norm.kind == "batch-affine":
             affine = [p for h in heads for p in (h.scale, h.shift)]
             groups.append({"params": affine, "weight_decay": spec.weight_decay * probe.norm.decay})
+        if self.mixture:
+            groups.append({"params": [self.mixture.alpha], "weight_decay": 0.0})
         return SweepSGD(groups, spec.lr, self.multipliers, spec.momentum, spec.weight_decay, spec.nesterov)
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
-        """Cross-entropy summed over stages and rates: no two heads share a parameter, so each trains alone."""
+        """Cross-entropy summed over places and rates: no two of them share a parameter, so each trains alone."""
         logits = self(batch.views)
-        by_stage = {}
-        for stage, scores in logits.items():
+        by_place = {}
+        for place, scores in logits.items():
             label = batch.label[:, None].expand(-1, scores.shape[1])
             each = F.cross_entropy(scores.flatten(0, 1).float(), label.flatten(), reduction="none")
-            by_stage[stage] = each.view(label.shape).mean(0)
-        metrics = {f"loss_{stage}": rows.detach().min() for stage, rows in by_stage.items()}
-        yield "main", Loss(torch.stack([rows.sum() for rows in by_stage.values()]).sum(), metrics)
+            by_place[place] = each.view(label.shape).mean(0)
+        metrics = {f"loss_{place}": rows.detach().min() for place, rows in by_place.items()}
+        total = torch.stack([rows.sum() for rows in by_place.values()]).sum()
+        yield "main", Loss(total + self.mixture.penalty().sum() if self.mixture else total, metrics)
 
 
 def rank_of(scores: Tensor, label: Tensor) -> Tensor:

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
 
 
 class ImageNetLinear(Protocol):
-    """Columns ``top1@<stage>`` and ``top5@<stage>``."""
+    """Columns ``top1@<stage>`` and ``top5@<stage>``; of a mixture of the stages ``top1@mixed`` and ``top5@mixed``."""
 
     title, citation, version = "ImageNet linear probe", "zhang2017split", 1
     role = "imagenet"
+    by_stage = True
     schema = "bench.protocols.probe:Probe"
 
     def __init__(self, variant: Variant) -> None:
@@ -90,7 +91,7 @@ class ImageNetLinear(Protocol):
         )
         chosen, selection, warnings = self._choose(heads, choose, fabric, how)
         evidence = _measure(heads, chosen, test, fabric, how)
-        evidence["stages"] = np.array(backbone.stages)
+        evidence["stages"] = np.array(heads.places)
         return Measured(evidence, selection, training, warnings)
 
     def recipe(self, images: int) -> Recipe:
@@ -113,10 +114,10 @@ class ImageNetLinear(Protocol):
     def _choose(
         self, heads: LinearHeads, choose: Dataset, fabric: Fabric, how: Execution
     ) -> tuple[list[int], dict[str, Any], list[str]]:
-        """For each stage the rate (its index) with the best held-out top-1; the smaller one of equals."""
+        """For each place the rate (its index) with the best held-out top-1; the smaller one of equals."""
         if self.probe.selection == "none":
             rule = "none: one rate, all of train, last epoch"
-            return [0] * len(heads.heads), {"rule": rule, "n": 0, "heldout": {}}, []
+            return [0] * len(heads.places), {"rule": rule, "n": 0, "heldout": {}}, []
 
         def hits(batch: Batch) -> Tensor:
             scores = torch.stack(list(heads.scores(batch.views).values()), 1)
@@ -126,13 +127,16 @@ class ImageNetLinear(Protocol):
         accuracy = 100 * _over(heads, choose, hits, fabric, how).mean(0)
         chosen = [int(row.argmax()) for row in accuracy]
         heldout, warnings = {}, []
-        for stage, best, row in zip(heads.heads, chosen, accuracy.tolist(), strict=True):
+        for stage, best, row in zip(heads.places, chosen, accuracy.tolist(), strict=True):
             scores = {str(rate): round(score, 3) for rate, score in zip(rates, row, strict=True)}
             heldout[stage] = {"chosen_rate": rates[best], "top1": scores}
             if len(rates) > 1 and best in (0, len(rates) - 1):
                 warnings.append(f"{stage}: the chosen rate {rates[best]} is at the edge of the sweep")
-        rule = f"rate by {self.probe.selection}, last epoch"
-        return chosen, {"rule": rule, "n": len(choose), "heldout": heldout}, warnings
+        selection = {"rule": f"rate by {self.probe.selection}, last epoch", "n": len(choose), "heldout": heldout}
+        if heads.mixture:
+            values = heads.mixture.values()[chosen[0]].tolist()
+            selection["mixture"] = {s: round(a, 4) for s, a in zip(heads.mixture.stages, values, strict=True)}
+        return chosen, selection, warnings
 
     @staticmethod
     def columns(evidence: Evidence) -> dict[str, Column]:

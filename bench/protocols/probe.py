@@ -5,7 +5,7 @@ Every key is obeyed by ``heads.py`` or ``imagenet_linear.py``, and a key or valu
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -93,6 +93,16 @@ class UniformByFeatures(Strict):
     kind: Literal["uniform-by-features"]
 
 
+class Mixture(Strict):
+    """One classifier on all stages at once: the sum of the stages' own, each times a learnt coefficient.
+
+    The coefficients of all stages, a vector of unit length, start alike; ``lasso`` times the sum of their magnitudes is
+    added to the loss, so that few stages are read.
+    """
+
+    lasso: NonNegativeFloat
+
+
 class Steps(Strict):
     """The rate is multiplied by ``gamma`` after each of ``steps``, in the unit of the budget."""
 
@@ -159,6 +169,8 @@ class Probe(Strict):
     pool: Pool
     norm: Norm
     init: Init
+    mixture: Mixture | None = None
+    """One classifier on a mixture of the stages, named ``mixed``; None: one on each stage."""
     # training
     batch: PositiveInt
     epochs: PositiveInt | None = None
@@ -193,6 +205,10 @@ class Probe(Strict):
             raise ValueError("the schedule inverse-root knows one rate")
         return self
 
+    def places(self, stages: tuple[str, ...]) -> tuple[str, ...]:
+        """Where a backbone with those stages is measured; its columns are named so."""
+        return ("mixed",) if self.mixture else stages
+
     def sides(self, input_side: int) -> tuple[int, int]:
         """Pixels of (crop, resized image) for a backbone with that input side."""
         if not self.scaled:
@@ -201,7 +217,7 @@ class Probe(Strict):
 
     def obstacle(self, backbone: str, usual: str) -> str:
         """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
-        shape, scale = _shape(backbone), _shape(usual)
+        shape, scale = registry.shape(backbone), registry.shape(usual)
         if not self.scaled and scale.get("input_side", self.crop) not in PAPER_SIDES:
             return f"needs {'/'.join(map(str, PAPER_SIDES))} px"
         return self.misfit(shape.get("input_side", self.crop), shape.get("stages", ()))
@@ -224,9 +240,3 @@ def _covered(pool: Pool) -> set[str] | None:
             return set(pool.windows)
         case _:
             return set(pool.sizes)
-
-
-def _shape(backbone: str) -> dict[str, Any]:
-    """What a backbone's source states literally: the variant's arguments over the class's attributes."""
-    facts = registry.entry("backbones", backbone).facts
-    return {**facts, **facts.get("variants", {}).get(backbone, {})}

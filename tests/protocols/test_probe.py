@@ -36,6 +36,7 @@ def test_there_is_every_variant_of_the_papers():
         "deepcluster2018",
         "goyal2019",
         "vissl",
+        "multitask2017",
     ]
 
 

@@ -31,8 +31,13 @@ DIMS = {
     ("goyal2019", "caffenet-s2"): [9600, 9216, 9600, 9600, 9216],
     ("vissl", "alexnet"): [9216, 9408, 9600, 9216, 9216],
     ("vissl", "alexnet-sobel"): [9600, 9216, 9600, 9600, 9216],
+    ("multitask2017", "alexnet"): [9216, 9408, 9600, 9216, 9216],
 }
-MEASURED = [place for place in DIMS if place[1] not in {"bvlc-alexnet", "caffenet-bn", "caffenet-s2"}]
+MEASURED = [
+    (name, backbone)
+    for name, backbone in DIMS
+    if name != "multitask2017" and backbone not in {"bvlc-alexnet", "caffenet-bn", "caffenet-s2"}
+]
 
 
 def _protocol(name, backbone=None, **changes):
