@@ -2,6 +2,7 @@
 #   make demo     a table in minutes, on generated images
 #   make test     all tests; some of them: make test ARGS="-k loader"
 #   make lint     style, format, types
+#   make dev-slurm  a real Slurm on this machine (Debian, Ubuntu)
 #   make clean    removes .venv, caches and drawn tables; runs/ stays
 
 PYTHON ?= $(shell for python in python3.11 python3; do \
@@ -10,7 +11,7 @@ BIN := .venv/bin
 DEMO := random,random-rescaled,supervised,rotation,jigsaw,split-brain
 READY := .venv/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint dev-slurm setup clean
 
 demo: $(READY)
 	$(BIN)/bench reproduce imagenet-linear --suite demo --methods $(DEMO) --out demo $(ARGS)
@@ -22,6 +23,10 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+dev-slurm:
+	slurm/dev/dev-slurm.sh install
+	slurm/dev/dev-slurm.sh up
 
 setup: $(READY)
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries the checkout's tables, profiles and pins as ``bench/_declared``."""
+"""What pyproject.toml cannot say: a wheel carries tables, profiles, pins and contract tests as ``bench/_declared``."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-DECLARED = ("tables", "slurm/profiles", "constraints.txt")
+DECLARED = ("tables", "slurm/profiles", "constraints.txt", "tests/methods/test_contract.py", "tests/toydata.py")
 
 
 class BuildPy(build_py):

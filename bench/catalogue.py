@@ -38,6 +38,7 @@ def _methods() -> list[dict[str, Any]]:
             "version": entry.version,
             "citation": entry.facts.get("citation"),
             "needs": ", ".join(sorted(entry.facts.get("needs", {"image"}))),
+            "supports": ", ".join(registry.families(entry.key)),
             "origin": entry.origin,
         }
         for entry in registry.entries("methods")
@@ -94,6 +95,7 @@ def method(name: str, *, runs: Path, suite: str | None) -> str:
         f"{entry.title} ({entry.key}), version {entry.version}, {entry.facts.get('role', 'pretext')}, "
         f"from {entry.origin}",
         f"cite: {entry.facts.get('citation')}",
+        f"backbones: {', '.join(registry.families(name))}",
         "",
         entry.doc.strip(),
         "",
@@ -165,23 +167,50 @@ def run(name: str, *, runs: Path, suite: str | None) -> str:
     return "\n".join(parts)
 
 
-def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
-    """The lines of a run's log; with ``follow`` until the run no longer runs."""
-    shown = 0
-    noted = 0
+def watched(runs: Path, names: tuple[str, ...], *, watch: bool) -> Iterator[list[dict[str, Any]]]:
+    """The state of the runs that tables, ids and patterns name; with ``watch`` until none runs or waits."""
+    from bench.launch import state
+    from bench.report import spec
+
+    tables = [name for name in names if name in spec.names()]
+    patterns = tuple(name for name in names if name not in tables)
     while True:
-        running = folder.state()[0] in {"RUNNING", "QUEUED"}
-        out = folder.path / "out.log"
-        notes = out.read_text(encoding="utf-8").splitlines() if out.is_file() else []
+        found = {folder.id: folder for name in tables for folder in state.of_table(name, runs)}
+        if patterns or not tables:
+            found |= {folder.id: folder for folder in state.folders(runs, patterns)}
+        rows = state.rows([found[run_id] for run_id in sorted(found)])
+        yield rows
+        if not watch or not any(row["state"] in {"QUEUED", "RUNNING"} for row in rows):
+            return
+        time.sleep(5)
+
+
+def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
+    """The lines of a run's log; with ``follow`` until the run neither runs nor waits.
+
+    Of a run that has no log, what its batch job printed.
+    """
+    from bench.launch import state
+
+    shown = noted = 0
+    while True:
+        standing = state.reconcile([folder])[folder.id]
+        notes = _lines(folder.path / "out.log")
         yield from notes[noted:]
         noted = len(notes)
         records = folder.log()
         for record in records[shown:]:
-            numbers = " ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, int | float))
-            yield numbers
+            yield " ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, int | float))
         shown = len(records)
-        if not (follow and running):
-            state, reason = folder.state()
-            yield f"{folder.id}: {state}" + (f" ({reason})" if reason else "")
-            return
+        if not follow or standing.state not in {"RUNNING", "QUEUED"}:
+            break
         time.sleep(1)
+    if not shown and standing.job:
+        for file in state.job_output(folder, standing.job):
+            yield from _lines(file)
+    standing = state.blocked(folder, standing)
+    yield f"{folder.id}: {standing.state}" + (f" ({standing.reason})" if standing.reason else "")
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []

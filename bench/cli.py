@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="What data there are, and how to get them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+profile_app = typer.Typer(help="Where runs execute.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(profile_app, name="profile")
 
 RunsOption = Annotated[
     Path | None, typer.Option("--runs", help="Folder of the runs [default: $BENCH_RUNS or ./runs]", show_default=False)
@@ -46,6 +48,7 @@ MicroOption = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="Images at once; gradients add up to the batch [default: all]"),
 ]
+ON_HELP = "inline (here), local (one detached process), a profile of a cluster, or its .toml file"
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes [default: by cores]")]
 
 
@@ -117,9 +120,9 @@ def reproduce(
     suite: SuiteOption,
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
-    on: Annotated[str, typer.Option("--on", help="inline (here), or local (one detached process)")] = "inline",
+    on: Annotated[str, typer.Option("--on", help=ON_HELP)] = "inline",
     as_published: PublishedOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs, and a cluster's scripts")] = False,
     runs: RunsOption = None,
     data: DataOption = None,
     workers: WorkersOption = None,
@@ -131,10 +134,13 @@ def reproduce(
     from bench import workflow
 
     asked = workflow.Request(tuple(tables), suite, methods, seeds, *_roots(runs, data), as_published)
+    how = workflow.How(workers, checkpoint_every, micro_batch)
     if dry_run:
+        if on != "inline":
+            workflow.print_scripts(asked, on)
         workflow.print_plan(asked)
         return
-    failed = workflow.run_plan(asked, on, workflow.How(workers, checkpoint_every, micro_batch), print)
+    failed = workflow.run_plan(asked, on, how, print)
     if on == "inline":
         workflow.write_tables(asked, out, print)
         if failed:
@@ -220,6 +226,19 @@ def table(
     print(out)
 
 
+@app.command()
+def site(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the site: new, empty, or a former one")],
+    suite: Annotated[list[str] | None, typer.Option("--suite", "-s", help="A suite file of your own, too")] = None,
+    runs: RunsOption = None,
+) -> None:
+    """Write the static site: a leaderboard, and a page for every table, method and protocol."""
+    from bench.report.site import build
+
+    made = build(out, _roots(runs, None)[0], suite or [])
+    print(f"{len(made)} files: open {out / 'index.html'}")
+
+
 @app.command("list")
 def list_(noun: Noun, as_json: JsonOption = False) -> None:
     """List what there is: methods, protocols, backbones, suites, tables, datasets."""
@@ -252,20 +271,20 @@ def show(
 
 @app.command()
 def status(
-    patterns: Annotated[list[str] | None, typer.Argument(help="Run ids, their beginnings, or patterns with *")] = None,
+    patterns: Annotated[
+        list[str] | None, typer.Argument(help="Tables, run ids, their beginnings, or patterns with *")
+    ] = None,
     runs: RunsOption = None,
     as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until nothing runs or waits")] = False,
 ) -> None:
     """The state of every run: what is done, what runs and until when, what failed and why."""
-    from bench.launch import state
+    from bench.catalogue import watched
 
-    rows = []
-    for folder in state.folders(_roots(runs, None)[0], tuple(patterns or ())):
-        row = state.describe(folder)
-        at = state.progress(folder) if row["state"] == "RUNNING" else None
-        progress = f"{at[0]:.0%}, {at[1] / 60:.0f} min to go" if at else ""
-        rows.append({"run": row["id"], "state": row["state"], "progress": progress, "reason": row["reason"]})
-    _table(rows, as_json)
+    for number, rows in enumerate(watched(_roots(runs, None)[0], tuple(patterns or ()), watch=watch)):
+        if number and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        _table(rows, as_json)
 
 
 @app.command()
@@ -292,35 +311,159 @@ def cancel(
     patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
     runs: RunsOption = None,
 ) -> None:
-    """Ask runs to save and stop; ``bench reproduce`` takes them up again."""
-    from bench.launch.state import folders
+    """Ask runs to save and stop, and take them out of a cluster's queue; `bench retry` takes them up again."""
+    from bench.launch.cancel import cancel as ask
 
-    for folder in folders(_roots(runs, None)[0], tuple(patterns)):
-        state = folder.state()[0]
-        if state in {"RUNNING", "QUEUED"}:
-            folder.cancel()
-            print(f"{folder.id}: asked to stop")
-        else:
-            print(f"{folder.id}: {state}, nothing to cancel")
+    for line in ask(_roots(runs, None)[0], tuple(patterns)):
+        print(line)
+
+
+@app.command()
+def retry(
+    patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
+    on: Annotated[str, typer.Option("--on", help=ON_HELP)] = "inline",
+    runs: RunsOption = None,
+    data: DataOption = None,
+    workers: WorkersOption = None,
+    checkpoint_every: EveryOption = 60.0,
+    micro_batch: MicroOption = None,
+) -> None:
+    """Execute runs that failed, were cancelled or got lost, from where they stopped; with what hangs on them."""
+    from bench import workflow
+
+    roots = _roots(runs, data)
+    ids = workflow.again(tuple(patterns), roots[0])
+    if not ids:
+        print("nothing to retry: what fits is done, runs, or is in the queue")
+    failed = workflow.launch(ids, on, *roots, workflow.How(workers, checkpoint_every, micro_batch), print)
+    if failed:
+        raise BenchError(f"{len(failed)} runs failed", mend="see the lines above, or `bench status`")
+
+
+@profile_app.command("list")
+def profile_list(as_json: JsonOption = False) -> None:
+    """The shipped profiles; one of your own is a .toml file, named by its path."""
+    from bench.launch import profile
+
+    found = [profile.load(name) for name in profile.names()]
+    _table([{"key": p.name, "title": p.title, "launcher": p.launcher} for p in found], as_json)
+
+
+@profile_app.command("check")
+def profile_check(
+    name: Annotated[str, typer.Argument(help="A profile, or its .toml file", show_default=False)],
+    runs: RunsOption = None,
+    data: DataOption = None,
+) -> None:
+    """Submit a one-minute job for each kind of run, wait for it, and print what it saw: GPUs, folders, versions."""
+    from bench.launch.check import check
+
+    for line in check(name, *_roots(runs, data)):
+        print(line, flush=True)
+
+
+ReleasesOption = Annotated[
+    Path | None, typer.Option("--releases", help="Folder of evidence too large for git, as <sha256>.npz")
+]
+ReplaceOption = Annotated[
+    str | None, typer.Option("--replace", help="Why other numbers that are published may be replaced")
+]
+CheckOption = Annotated[bool, typer.Option("--check", help="Also hold the evidence against the data's labels")]
 
 
 @app.command()
 def verify(
     paths: Annotated[list[Path] | None, typer.Argument(help="result.json files or folders [default: all]")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Also what was removed or replaced since this commit")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write Markdown, for a pull request")] = None,
+    releases: ReleasesOption = None,
     runs: RunsOption = None,
     data: DataOption = None,
-    check: Annotated[bool, typer.Option("--check", help="Also hold the evidence against the data's labels")] = False,
+    check: CheckOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute every number from its evidence: *consistent*; with --data or --check also *checked*."""
+    """Recompute every number from its evidence: *consistent*; with --data or --check also *checked*.
+
+    Exit status: 0 if all verify, 1 if not, 2 if that cannot be found out.
+    """
+    from bench.files import atomic
     from bench.verify import verify as run_verify
+    from bench.verify.report import report as written
 
     runs_folder, data_folder = _roots(runs, data)
-    found = run_verify(paths or [], runs_folder, data_folder if check or data else None)
-    _table([{"result": v.path, "level": v.level, "problem": "; ".join(v.problems)} for v in found], as_json)
+    labels = data_folder if check or data else None
+    found = run_verify(paths or [], runs_folder, labels, releases=releases, against=against)
+    if report is not None:
+        with atomic(report) as file:
+            file.write(written(found, against))
+    shown = [(v, "; ".join(v.problems), "; ".join(v.alarms)) for v in found]
+    _table([{"result": v.path, "level": v.level, "problem": bad, "look at": odd} for v, bad, odd in shown], as_json)
     bad = [v for v in found if v.problems]
     if bad:
-        raise BenchError(f"{len(bad)} of {len(found)} results do not verify")
+        print(f"bench: {len(bad)} of {len(found)} files do not verify", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def publish(
+    patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
+    replace: ReplaceOption = None,
+    releases: ReleasesOption = None,
+    runs: RunsOption = None,
+    data: DataOption = None,
+    check: CheckOption = False,
+) -> None:
+    """Copy the results of runs to tables/results, verified, each with its evidence, recipe and curve."""
+    from bench import publish as publishing
+
+    runs_folder, data_folder = _roots(runs, data)
+    sources = publishing.of_runs(runs_folder, tuple(patterns))
+    labels = data_folder if check or data else None
+    for line in publishing.publish(sources, runs_folder, data=labels, replace=replace, releases=releases):
+        print(line)
+
+
+@app.command()
+def add(
+    files: Annotated[list[Path], typer.Argument(help="A method's .toml, or a result's .json", show_default=False)],
+    replace: ReplaceOption = None,
+    releases: ReleasesOption = None,
+    runs: RunsOption = None,
+    data: DataOption = None,
+    check: CheckOption = False,
+) -> None:
+    """Take in what others made: weights that they exported, results that they computed."""
+    from bench.submission import add as take_in
+
+    runs_folder, data_folder = _roots(runs, data)
+    for file in files:
+        labels = check or data is not None
+        for line in take_in(file, runs_folder, data_folder, check=labels, replace=replace, releases=releases):
+            print(line)
+
+
+@app.command("new-method")
+def new_method(
+    key: Annotated[str, typer.Argument(help="Its key, such as my-task", show_default=False)],
+    outside: Annotated[
+        Path | None, typer.Option("--outside", help="A folder for a package of its own [default: in bench/methods]")
+    ] = None,
+) -> None:
+    """Start a method from a file that works, or go on with it: checks it, and says what is missing."""
+    from bench import scaffold
+
+    made = scaffold.new_method(key, outside)
+    print(f"{'wrote' if made.new else 'found'} {made.file}")
+    passed, said = scaffold.check(made)
+    print(said)
+    lacking = scaffold.missing(made)
+    print("\n".join(["missing:", *(f"  {line}" for line in lacking)]) if lacking else "nothing is missing")
+    if made.folder is not None:
+        print(f"every command finds it once it is installed: pip install -e {made.folder}")
+    if not passed:
+        raise BenchError(f"{key} does not keep the contract of methods", where=made.file, mend="see the failures above")
 
 
 @data_app.command("status")
@@ -366,6 +509,29 @@ def data_pack(
     runs_folder, data_folder = _roots(runs, data)
     asked = workflow.Packing(data_folder, cache_root(runs_folder), workers, check, skip_corrupt)
     for line in workflow.pack_data(name, Geometry(side, mode, kernel, antialias), asked):
+        print(line)
+
+
+@data_app.command("proposals")
+def data_proposals(
+    name: Annotated[str, typer.Argument(help="A data set of PASCAL VOC, such as voc2007", show_default=False)],
+    split: Annotated[list[str] | None, typer.Option("--split", help="May be repeated [default: all there]")] = None,
+    mode: Annotated[str, typer.Option("--mode", help="fast or quality")] = "fast",
+    short: Annotated[
+        int | None, typer.Option("--short", min=1, help="Shrink the short side to so many pixels first [default: not]")
+    ] = None,
+    data: DataOption = None,
+    runs: RunsOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Find object proposals by Selective Search once, and keep them in the cache; goes on where it was."""
+    from bench import workflow
+    from bench.data.proposals import SelectiveSearch
+    from bench.paths import cache_root
+
+    runs_folder, data_folder = _roots(runs, data)
+    asked = workflow.Searching(data_folder, cache_root(runs_folder), workers, tuple(split or ()))
+    for line in workflow.find_proposals(name, SelectiveSearch(mode, short), asked):
         print(line)
 
 

@@ -172,5 +172,5 @@ def _data_set(name: str, splits: list[catalog.Found]) -> Check:
 def _images(split: catalog.Found) -> str:
     if split.images is None:
         return "generated"
-    of = "" if split.state == "complete" else f" of {split.expected:,}"
+    of = "" if split.state == "complete" or split.expected is None else f" of {split.expected:,}"
     return f"{split.split} {split.images:,}{of}"

@@ -21,7 +21,12 @@ class BenchError(Exception):
             line += f" ({self.where})"
         if self.mend is not None:
             line += f": {self.mend}"
-        return " ".join(line.split())
+        return printable(line)
+
+
+def printable(text: str) -> str:
+    """One line of printable characters, whatever was submitted: no escape code reaches a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def did_you_mean(kind: str, name: str, known: list[str]) -> BenchError:

@@ -36,8 +36,12 @@ def recipe(suite: Suite, method: str) -> Recipe | None:
 
 
 def pretraining_role(method: str) -> str:
-    """The suite's role that a method trains on, by what it needs: labels, clips, or images alone."""
-    needs = registry.entry("methods", method).facts.get("needs", {"image"})
+    """The suite's role that a method trains on, by what it needs."""
+    return role_by_needs(registry.entry("methods", method).facts.get("needs", {"image"}))
+
+
+def role_by_needs(needs: set[str]) -> str:
+    """The suite's role for labels, clips, or images alone."""
     return "imagenet" if "label" in needs else "clips" if "clip" in needs else "pretrain"
 
 

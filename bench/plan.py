@@ -11,6 +11,7 @@ from bench import identity, registry
 from bench.errors import BenchError
 from bench.identity import Spec, digest, run_id
 from bench.protocols import definitions
+from bench.report.cell import without_role
 from bench.report.spec import RowSpec, TableSpec, resolve_backbone, resolve_variant
 from bench.runfolder import RunFolder
 from bench.suite import Role, Suite
@@ -67,7 +68,8 @@ def plan(
     each row on the backbone and under the variant of its published number.
 
     Raises:
-        BenchError: an unknown method was asked for, or the suite's backbone is unknown.
+        BenchError: an unknown method was asked for, or one on whose kind of data the suite trains nothing; the
+            suite's backbone is unknown.
     """
     registry.entry("backbones", suite.backbone)
     registered = registry.entries("methods")
@@ -83,11 +85,21 @@ def plan(
             if row.method not in known:
                 skipped.append(Skipped(_label(row), "not implemented"))
                 continue
+            lacks = without_role(suite, identity.pretraining_role(row.method))
+            if lacks and not methods:
+                skipped.append(Skipped(_label(row), f"not implemented ({lacks})"))
+                continue
             backbone = resolve_backbone(row, suite.backbone, as_published)
             evaluations = []
-            measured = {(column.protocol, resolve_variant(row, column, as_published)) for column in table.columns}
-            for protocol, variant in sorted(measured):
+            measured: dict[tuple[str, str], list[str]] = {}
+            for column in table.columns:
+                key = column.protocol, resolve_variant(row, column, as_published)
+                measured.setdefault(key, []).append(column.reads)
+            for (protocol, variant), columns in sorted(measured.items()):
                 why = definitions.obstacle(protocol, variant, suite, backbone)
+                why = why or registry.misfit(row.method, backbone)
+                why = why or without_role(suite, definitions.load(protocol).variant(variant, suite, backbone).role)
+                why = why or definitions.absent(protocol, variant, backbone, columns)
                 if why:
                     skipped.append(Skipped(_label(row), f"not implemented ({why})"))
                 else:
@@ -115,11 +127,13 @@ def pretrain(
     """The run that gives a backbone, by default the suite's, its weights by ``method``.
 
     Raises:
-        BenchError: unknown method or backbone, or the suite binds no data set to the role.
+        BenchError: unknown method or backbone, the method does not run on the backbone, or the suite binds no data
+            set to the role.
     """
     backbone = backbone or suite.backbone
+    registry.refuse_misfit(method, backbone)
     pretraining = identity.pretraining(suite, method)
-    role = suite.role("imagenet" if identity.needs_labels(method) else "pretrain")
+    role = suite.role(identity.pretraining_role(method))
     return Run(
         {
             "kind": "pretrain",
@@ -150,7 +164,7 @@ def evaluate(suite: Suite, parent: Run, protocol: str, variant: str, digests: Di
     why = definitions.obstacle(protocol, variant, suite, backbone)
     if why:
         raise BenchError(f"{backbone} cannot be measured under {variant} at suite {suite.name!r}: {why}")
-    role = suite.role(found.role)
+    role = suite.role(made.role)
     shared = ("suite", "method", "options", "backbone", "versions", "seed", "pretraining_data", "pretraining_digest")
     return Run(
         {

@@ -1,5 +1,7 @@
 """Finds methods, backbones and protocols: built-ins by file name, third parties by entry point.
 
+A method may also be only weights and results, declared in ``tables/added/<key>.toml`` (:mod:`bench.submission`).
+
 A registered thing is one class in one file. What lists and tables need of it (``title``, ``citation``,
 ``version``, ``needs``, ``recipe``, ...) are literals in the class body, read from the source with
 :mod:`ast`: nothing is imported until :meth:`Entry.load` is called, so listing never imports torch.
@@ -12,18 +14,21 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, printable
+from bench.paths import declared
 from bench.training import recipe as recipe_words
 
 Kind = Literal["methods", "backbones", "protocols"]
 
 _HERE = Path(__file__).parent
-_LITERALS = {"title", "citation", "version", "role", "needs", "supports", "recipe", "variants", "chance"}
+_LITERALS = {"title", "citation", "version", "role", "needs", "supports", "recipe", "variants", "chance", "statistic"}
 """What must be readable without importing: a value that is not a literal is an error, never passed over."""
 _RECIPE_WORDS = {name: getattr(recipe_words, name) for name in recipe_words.__all__}
 
@@ -38,7 +43,7 @@ class Entry:
     class_name: str
     file: Path
     origin: str
-    """``"built-in"`` or the distribution that brings it."""
+    """``"built-in"``, ``"added"`` (weights without code), or the distribution that brings it."""
     facts: dict[str, Any] = field(hash=False)
     """The literals of the class body: title, citation, version, ..."""
     doc: str = ""
@@ -127,6 +132,9 @@ def misfit(method: str, backbone: str) -> str:
         BenchError: unknown method or backbone.
     """
     known, own = families(method), family(backbone)
+    only = entry("methods", method).facts.get("backbone")
+    if only and backbone != only:
+        return f"the weights of {method} are those of {only}"
     if own in known or (own not in _built_in_families() and _built_in_families() <= set(known)):
         return ""
     return f"{method} does not run on {own}"
@@ -159,7 +167,24 @@ def _entries(kind: Kind) -> dict[str, Entry]:
         origin = point.dist.name if point.dist else module
         for new in _read(kind, point.name, module, _source(module), class_name or None, origin):
             _add(found, new)
+    for added in _added() if kind == "methods" else ():
+        _add(found, added)
     return found
+
+
+def _added() -> Iterator[Entry]:
+    """The methods of ``tables/added``: what is asked of a method is read from there, as it is from a class."""
+    for file in sorted((declared("tables") / "added").glob("*.toml")):
+        try:
+            said = tomllib.loads(file.read_text(encoding="utf-8"))
+            needs = set(said.get("needs", ["image"]))
+            facts: dict[str, Any] = {key: printable(said[key]) for key in ("title", "citation", "backbone")}
+            facts |= {"version": int(said.get("version", 1)), "weights": dict(said.get("weights", {}))}
+            idea = "\n".join(map(printable, str(said.get("idea", "")).splitlines()))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise BenchError(f"cannot read the added method: {error!r}", where=file) from error
+        facts |= {"role": "reference" if "label" in needs else "pretext", "needs": needs, "recipe": None}
+        yield Entry("methods", file.stem, "bench.methods._added", "Added", file, "added", facts, idea)
 
 
 def _add(found: dict[str, Entry], new: Entry) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from bench.errors import BenchError
 from bench.files import canonical
@@ -52,11 +52,11 @@ COLUMNS = [
 class Number(Strict, strict=True):
     """One number with its interval, how many examples it stands on, and what chance gives."""
 
-    value: float
-    low: float
-    high: float
+    value: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
     n: int = Field(ge=1)
-    chance: float
+    chance: FiniteFloat
     unit: str
 
 

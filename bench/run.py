@@ -9,9 +9,9 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,45 @@ from bench.training import recipe as recipes
 from bench.training.device import derive, describe, fabric
 from bench.training.loop import Execution, train
 
+_ON_REQUEST = "CANCELLED", "stopped on request; run it again to go on"
 
-def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: Execution) -> None:
+
+@dataclass(frozen=True)
+class Executor:
+    """Who executes runs, and where they find their data."""
+
+    launcher: str
+    data: Path
+    cache: Path
+    requeues: int | None = None
+    """So often may a batch system start a run again that does not come further; None: as often as it likes."""
+    stopped: Callable[[], tuple[str, str]] = lambda: _ON_REQUEST
+    """The state and reason of a run that ``Execution.stop`` stopped."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """One execution of one run."""
+
+    spec: Spec
+    folder: RunFolder
+    attempt: Attempt
+    by: Executor
+    how: Execution
+    fabric: Fabric
+    started: float
+
+    def open(self, named: dict[str, Any]) -> Dataset:
+        """The data set that a spec names by dataset, splits and options."""
+        at = {"root": self.by.data, "cache": self.by.cache}
+        return catalog.open_dataset(named["dataset"], tuple(named["splits"]), **at, **named["options"])
+
+    def seconds(self) -> float:
+        """Since the execution began."""
+        return round(time.monotonic() - self.started, 1)
+
+
+def execute(folder: RunFolder, by: Executor, how: Execution) -> None:
     """Run it to its end; a run that is done returns at once.
 
     Raises:
@@ -53,13 +90,14 @@ def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: E
         return
     spec = folder.spec()
     made = fabric()
-    attempt = _take(folder, launcher, made)
+    attempt = _take(folder, by, made)
     try:
+        _same_code(spec)
         with _stop_on_request(folder, how) as how:
             work = _pretrain if spec["kind"] == "pretrain" else _evaluate
-            work(spec, folder, attempt, data=data, cache=cache, how=how, fabric=made, started=time.monotonic())
+            work(_Context(spec, folder, attempt, by, how, made, time.monotonic()))
     except KeyboardInterrupt:  # Interrupted, once the state was saved
-        _end(attempt, made, "CANCELLED", "stopped on request; run it again to go on")
+        _end(attempt, made, *(_ON_REQUEST if folder.cancelled() else by.stopped()))
         raise
     except torch.OutOfMemoryError as error:
         _end(attempt, made, "OOM", "out of GPU memory")
@@ -75,12 +113,12 @@ def execute(folder: RunFolder, *, data: Path, cache: Path, launcher: str, how: E
     made.barrier()
 
 
-def _take(folder: RunFolder, launcher: str, fabric: Fabric) -> Attempt:
+def _take(folder: RunFolder, by: Executor, fabric: Fabric) -> Attempt:
     """The first process takes the attempt, for all."""
     attempt, problem = None, ""
     if fabric.is_global_zero:
         try:
-            attempt = folder.take(launcher)
+            attempt = folder.take(by.launcher, by.requeues)
         except BenchError as error:
             if fabric.world_size == 1:
                 raise
@@ -102,22 +140,11 @@ def open_role(role: Role, split: str, *, data: Path, cache: Path) -> Dataset:
     return catalog.open_dataset(role.dataset, splits, root=data, cache=cache, **{**role.options, **own})
 
 
-def _pretrain(
-    spec: Spec,
-    folder: RunFolder,
-    attempt: Attempt,
-    *,
-    data: Path,
-    cache: Path,
-    how: Execution,
-    fabric: Fabric,
-    started: float,
-) -> None:
+def _pretrain(at: _Context) -> None:
+    spec, folder, attempt, fabric, how = at.spec, at.folder, at.attempt, at.fabric, at.how
     pretraining = spec["pretraining"]
     wanted = pretraining["data"]
-    dataset = catalog.open_dataset(
-        wanted["dataset"], tuple(wanted["splits"]), root=data, cache=cache, **wanted["options"]
-    )
+    dataset = at.open(wanted)
     _same_data(spec["data"]["train"], dataset)
     if wanted["without_heldout"]:
         kept = ~held_out(dataset.ids, dataset.labels, wanted["without_heldout"])
@@ -132,7 +159,7 @@ def _pretrain(
         training = train(task, dataset, recipe, seed=spec["seed"], fabric=fabric, attempt=attempt, how=how)
     if fabric.is_global_zero:
         attempt.guard()
-        pretext = _pretext(spec, task, folder, data=data, cache=cache, how=how, fabric=fabric)
+        pretext = _pretext(at, task)
         facts = {
             "run": folder.id,
             **{key: spec[key] for key in ("method", "options", "suite", "seed", "versions", "pretraining_data")},
@@ -143,44 +170,32 @@ def _pretrain(
             "pretext": pretext,
             "code": _code(),
             "hardware": describe(fabric),
-            "cost": {"seconds": round(time.monotonic() - started, 1), "attempts": attempt.number},
+            "cost": {"seconds": at.seconds(), "attempts": attempt.number},
         }
         card.save(folder.path, task.export(), facts)
 
 
-def _pretext(
-    spec: Spec, task: PretextTask, folder: RunFolder, *, data: Path, cache: Path, how: Execution, fabric: Fabric
-) -> dict[str, Any] | None:
+def _pretext(at: _Context, task: PretextTask) -> dict[str, Any] | None:
     """The pretext metric and picture of a trained task on the suite's held-out images; None where there are none."""
-    wanted = spec["pretraining"]
-    named = spec["heldout"]
+    wanted, named, seed = at.spec["pretraining"], at.spec["heldout"], at.spec["seed"]
     if wanted["recipe"] is None or named is None:
         return None
-    heldout = catalog.open_dataset(named["dataset"], tuple(named["splits"]), root=data, cache=cache, **named["options"])
-    batch = how.micro_batch or wanted["recipe"]["batch"]
-    found = measure(task, heldout, batch=batch, seed=spec["seed"], fabric=fabric, workers=how.workers)
-    write_picture(task, heldout, folder.path / "samples.png", seed=spec["seed"], fabric=fabric)
+    heldout = at.open(named)
+    batch = at.how.micro_batch or wanted["recipe"]["batch"]
+    found = measure(task, heldout, batch=batch, seed=seed, fabric=at.fabric, workers=at.how.workers)
+    write_picture(task, heldout, at.folder.path / "samples.png", seed=seed, fabric=at.fabric)
     return found
 
 
-def _evaluate(
-    spec: Spec,
-    folder: RunFolder,
-    attempt: Attempt,
-    *,
-    data: Path,
-    cache: Path,
-    how: Execution,
-    fabric: Fabric,
-    started: float,
-) -> None:
+def _evaluate(at: _Context) -> None:
+    spec, folder, attempt, fabric, how, cache = at.spec, at.folder, at.attempt, at.fabric, at.how, at.by.cache
     parent = RunFolder(folder.path.parent / spec["parent"])
     if not parent.done():
         raise BenchError(f"its parent {parent.id} is {parent.state()[0]}", where=folder.id, mend="run the parent first")
     backbone, facts = card.load(parent.path)
     role = Role.model_validate(spec["role"])
-    train_set = open_role(role, "train", data=data, cache=cache)
-    test_set = open_role(role, "test", data=data, cache=cache)
+    train_set = open_role(role, "train", data=at.by.data, cache=cache)
+    test_set = open_role(role, "test", data=at.by.data, cache=cache)
     _same_data(spec["data"]["train"], train_set)
     _same_data(spec["data"]["test"], test_set)
     overlap = set(train_set.ids) & set(test_set.ids)
@@ -232,7 +247,7 @@ def _evaluate(
         "code": _code(),
         "hardware": describe(fabric),
         "cost": {
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": at.seconds(),
             "pretraining_seconds": facts["cost"]["seconds"],
             "attempts": attempt.number,
         },
@@ -296,6 +311,21 @@ def _stop_on_request(folder: RunFolder, how: Execution) -> Iterator[Execution]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _same_code(spec: Spec) -> None:
+    """A job may start long after it was submitted, under newer code."""
+    now = {
+        "method": registry.entry("methods", spec["method"]).version,
+        "backbone": registry.entry("backbones", spec["backbone"]).version,
+    }
+    for kind, found in now.items():
+        planned, key = spec["versions"][kind], spec[kind]
+        if planned != found:
+            raise BenchError(
+                f"the run was planned for version {planned} of {key}, the code has {found}",
+                mend="plan again: the same `bench reproduce` makes a new run",
+            )
 
 
 def _same_data(planned: dict[str, Any], found: Dataset) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ FINAL = {"pretrain": ("backbone.safetensors", "card.json"), "evaluate": ("eviden
 SCRATCH = ("checkpoint.pt",)
 SILENT_SECONDS = 30 * 60
 """So long may an attempt on another host write nothing before it counts as lost."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, from what is on disk."""
+
+    state: str
+    """One of the design's states of a run."""
+    reason: str = ""
+    job: str | None = None
+    """The job of a batch system that executes the run, or is to; it may know more than the disk."""
+    name: str | None = None
+    """What that job is called."""
+    begun: bool = False
+    """Whether the run was ever executed."""
 
 
 class Fenced(BenchError):  # noqa: N818  (the field's word)
@@ -69,35 +85,70 @@ class RunFolder:
 
     def attempts(self) -> list[dict[str, Any]]:
         """Every attempt so far, oldest first; a torn file counts as lost."""
-        found = []
-        for number in sorted(self._numbers()):
-            try:
-                found.append(json.loads(self._attempt(number).read_text(encoding="utf-8")))
-            except (OSError, ValueError):
-                found.append({"attempt": number, "state": "LOST", "reason": "its record is unreadable"})
-        return found
+        return [self._record(number) for number in sorted(self._numbers())]
+
+    def _record(self, number: int) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self._attempt(number).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = {"attempt": number, "state": "LOST", "reason": "its record is unreadable"}
+        return record
+
+    def _queue_record(self) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads((self.path / "queue.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record
 
     def state(self) -> tuple[str, str]:
         """(state, reason), from what is on disk: one of the design's states of a run."""
-        if self.done():
-            return "DONE", ""
-        attempts = self.attempts()
-        running = bool(attempts) and attempts[-1]["state"] == "RUNNING"
-        if not attempts or ((self.path / "queue.json").is_file() and not running):
-            return ("QUEUED", "") if self._queued() else ("PENDING", "")
-        last = attempts[-1]
-        if running and not alive(last, self._last_write()):
-            return "LOST", f"process {last.get('pid')} on {last.get('host')} is gone; run it again to go on"
-        return last["state"], last.get("reason", "")
+        found = self.standing()
+        return found.state, found.reason
 
-    def take(self, launcher: str) -> Attempt:
-        """Become the owner.
+    def standing(self) -> Standing:
+        """The same, and the job that may know more. Lists the folder once and reads at most two files."""
+        names = _names(self.path)
+        if names.issuperset(FINAL[self.id.split("-", 1)[0]]):
+            return Standing("DONE", begun=True)
+        number = max(_numbers(names), default=0)
+        last = self._record(number) if number else None
+        queued = self._queue_record() if "queue.json" in names else None
+        if queued is not None and (last is None or (last["state"] != "RUNNING" and last.get("job") != queued["job"])):
+            return _queued(queued, begun=last is not None)
+        if last is None:
+            return Standing("PENDING")
+        job, name = last.get("job"), last.get("job_name")
+        if last["state"] == "RUNNING" and not alive(last, self._last_write()):
+            reason = f"process {last.get('pid')} on {last.get('host')} is gone; run it again to go on"
+            return Standing("LOST", reason, job, name, begun=True)
+        return Standing(last["state"], last.get("reason", ""), job, name, begun=True)
+
+    def settle(self, state: str, reason: str) -> None:
+        """Write down what became of a job that can no longer do so itself."""
+        number = max(self._numbers(), default=0)
+        if (self.path / "queue.json").is_file():
+            write_json(self.path / "queue.json", {**(self._queue_record() or {}), "state": state, "reason": reason})
+        elif number:
+            Attempt(self, number, self._record(number)).end(state, reason)
+
+    def take(self, launcher: str, requeues: int | None = None) -> Attempt:
+        """Become the owner. An earlier start of the same job, which its batch system started again, is fenced off.
+
+        Args:
+            requeues: so often may the job have been put back into the queue without the run having come further.
 
         Raises:
-            BenchError: another live process on this machine owns the run, or the folder cannot be written.
+            BenchError: another live process owns the run, the folder cannot be written, or ``requeues`` is exceeded
+                (which ends the run as FAILED).
         """
-        attempts = self.attempts()
-        if attempts and attempts[-1]["state"] == "RUNNING" and alive(attempts[-1], self._last_write()):
+        attempts, job = self.attempts(), batch_job()
+        if (
+            attempts
+            and attempts[-1]["state"] == "RUNNING"
+            and not _started_again(attempts[-1], job)
+            and alive(attempts[-1], self._last_write())
+        ):
             owner = attempts[-1]
             raise BenchError(
                 f"run {self.id} is being executed by process {owner['pid']} on {owner['host']}",
@@ -113,6 +164,8 @@ class RunFolder:
                 "process_start": process_start(os.getpid()),
                 "started": now(),
                 "launcher": launcher,
+                **job,
+                "checkpoint": self._checkpoint_stamp(),
                 "bench": __version__,
                 "state": "RUNNING",
                 "reason": "",
@@ -131,7 +184,18 @@ class RunFolder:
                 raise writing_failed(self._attempt(number), error) from error
             (self.path / "queue.json").unlink(missing_ok=True)
             self._drop_leftovers()
-            return Attempt(self, number, record)
+            attempt = Attempt(self, number, record)
+            if requeues is not None and (times := _in_vain(attempts, record)) > requeues:
+                attempt.end("FAILED", f"its job was put back into the queue {times} times and came no further")
+                raise BenchError(attempt.record["reason"], where=self.id, mend="give it more time, then `bench retry`")
+            return attempt
+
+    def _checkpoint_stamp(self) -> int | None:
+        """Which checkpoint there is: when it was written."""
+        try:
+            return (self.path / SCRATCH[0]).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def _drop_leftovers(self) -> None:
         """Remove what an attempt that was killed had half written: files that only the owner writes."""
@@ -139,17 +203,9 @@ class RunFolder:
             for leftover in self.path.glob(f".{name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
 
-    def queue(self, launcher: str, job: str) -> None:
+    def queue(self, launcher: str, job: str, name: str | None = None) -> None:
         """Record that a job will execute the run; ``take`` removes the record."""
-        write_json(self.path / "queue.json", {"launcher": launcher, "job": job, "queued": now()})
-
-    def _queued(self) -> bool:
-        """Whether a job that is still there will execute the run."""
-        try:
-            record = json.loads((self.path / "queue.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return record["launcher"] != "local" or process_start(int(record["job"])) is not None
+        write_json(self.path / "queue.json", {"launcher": launcher, "job": job, "name": name, "queued": now()})
 
     def cancel(self) -> None:
         """Ask whoever executes the run to save and stop, and whoever would to leave it."""
@@ -190,8 +246,7 @@ class RunFolder:
         return self.path / f"attempt-{number}.json"
 
     def _numbers(self) -> list[int]:
-        names = (file.stem.removeprefix("attempt-") for file in self.path.glob("attempt-*.json"))
-        return [int(name) for name in names if name.isdigit()]
+        return _numbers(_names(self.path))
 
 
 @dataclass
@@ -219,7 +274,12 @@ class Attempt:
             file.writelines(json.dumps(record) + "\n" for record in kept)
 
     def write_log(self, record: dict[str, Any]) -> None:
-        """Append one record."""
+        """Append one record.
+
+        Raises:
+            Fenced: a newer attempt writes the log now.
+        """
+        self.guard()
         path = self.folder.path / "log.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -231,6 +291,54 @@ class Attempt:
         """Remove what only an unfinished run needs."""
         for name in SCRATCH:
             (self.folder.path / name).unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> set[str]:
+    """What a folder holds; nothing where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()
+
+
+def _numbers(names: Iterable[str]) -> list[int]:
+    """The attempts among the names of a folder's files."""
+    stems = (name[8:-5] for name in names if name.startswith("attempt-") and name.endswith(".json"))
+    return [int(stem) for stem in stems if stem.isdigit()]
+
+
+def _queued(record: dict[str, Any], *, begun: bool) -> Standing:
+    """What ``queue.json`` says: the job is to come, or was seen to end before it got to the run."""
+    if "state" in record:
+        return Standing(record["state"], record.get("reason", ""), begun=begun)
+    if record["launcher"] == "local":
+        return Standing("QUEUED" if process_start(int(record["job"])) is not None else "PENDING", begun=begun)
+    return Standing("QUEUED", job=record["job"], name=record.get("name"), begun=begun)
+
+
+def batch_job() -> dict[str, Any]:
+    """The Slurm job that this process is part of, and how often Slurm started it again; nothing outside of one."""
+    here = os.environ
+    if "SLURM_JOB_ID" not in here:
+        return {}
+    array, index = here.get("SLURM_ARRAY_JOB_ID"), here.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "job": f"{array}_{index}" if array else here["SLURM_JOB_ID"],
+        "job_name": here.get("SLURM_JOB_NAME"),
+        "restarts": int(here.get("SLURM_RESTART_COUNT", 0)),
+    }
+
+
+def _started_again(record: dict[str, Any], job: dict[str, Any]) -> bool:
+    """Whether ``record`` is of an earlier start of this very job: then its process is dead, or fenced off."""
+    return bool(job) and record.get("job") == job["job"] and record.get("restarts", 0) < job["restarts"]
+
+
+def _in_vain(attempts: list[dict[str, Any]], mine: dict[str, Any]) -> int:
+    """How many of the last attempts were starts of the same job, and left the checkpoint as it is now."""
+    same = [(a.get("job"), a.get("checkpoint")) == (mine.get("job"), mine["checkpoint"]) for a in reversed(attempts)]
+    return same.index(False) if False in same else len(same)
 
 
 def alive(record: dict[str, Any], last_write: float) -> bool:

@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean
+from bench.training.recipe import MultiStep, Recipe
 
 M = TypeVar("M", bound=BaseModel)
 
 _FOLDER = Path(__file__).parent / "suites"
+_PRETRAINING = ("pretrain", "clips")
+"""The roles on which methods without labels train; on all others, some protocol measures."""
 
 
 class Strict(BaseModel):
@@ -27,7 +30,7 @@ class Strict(BaseModel):
 
 
 class Role(Strict):
-    """The data set that plays a role (``pretrain``, ``imagenet``, ``voc07``, ...), and its splits."""
+    """The data set that plays a role (``pretrain``, ``clips``, ``imagenet``, ``voc07``, ...), and its splits."""
 
     dataset: str
     train: tuple[str, ...]
@@ -36,6 +39,11 @@ class Role(Strict):
     """For generated data sets: side, classes."""
     train_options: dict[str, Any] = {}
     test_options: dict[str, Any] = {}
+
+    @property
+    def source(self) -> str:
+        """The data set whose images these are: that which a generated one draws over, where there is one."""
+        return str(self.options.get("over", self.dataset))
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON; part of identities."""
@@ -57,9 +65,22 @@ class Budget(Strict, strict=True):
 
 
 class MethodSettings(Budget):
-    """Budget and options of one method at this suite."""
+    """Budget and options of one method at this suite; and what of its optimiser is another, where the literature
+    trains the suite's backbone otherwise than the recipe does."""
 
     options: dict[str, Any] = {}
+    weight_decay: float | None = Field(None, ge=0)
+    nesterov: bool | None = None
+    warmup: float | None = Field(None, ge=0)
+    """Epochs over which the rate rises from 0."""
+    drops: list[int] | None = None
+    """The epochs after which the rate falls to a tenth, each time."""
+
+    @model_validator(mode="after")
+    def _drops_rise(self) -> MethodSettings:
+        if self.drops is not None and (sorted(set(self.drops)) != self.drops or min(self.drops, default=1) < 1):
+            raise ValueError(f"drops {self.drops} are not epochs from 1 on, rising")
+        return self
 
 
 class Suite(Strict):
@@ -82,11 +103,11 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _pretraining_sees_no_test_image(self) -> Suite:
-        train = self.roles.get("pretrain")
         for name, role in self.roles.items():
-            both = set(train.train) & set(role.test) if train and train.dataset == role.dataset else set()
-            if both and name != "pretrain":
-                raise ValueError(f"pretraining uses the split {min(both)!r}, on which {name} is tested")
+            for train in (self.roles[own] for own in _PRETRAINING if own in self.roles and name not in _PRETRAINING):
+                both = set(train.train) & set(role.test) if train.source == role.source else set()
+                if both:
+                    raise ValueError(f"pretraining uses the split {min(both)!r}, on which {name} is tested")
         return self
 
     def role(self, name: str) -> Role:
@@ -107,6 +128,26 @@ class Suite(Strict):
             batch=own.batch if own.batch is not None else self.pretrain.batch,
             lr=own.lr * self.pretrain.lr,
         )
+
+    def recipe(self, method: str, own: Recipe) -> Recipe:
+        """The method's recipe at this suite.
+
+        Raises:
+            BenchError: the suite changes what the recipe's optimiser does not have.
+        """
+        budget, settings = self.budget(method), self.methods.get(method, MethodSettings())
+        epochs = budget.epochs or own.epochs
+        changes: dict[str, Any] = {"weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
+        if settings.warmup is not None:
+            changes["warmup"] = settings.warmup / epochs
+        if settings.drops is not None:
+            changes["schedule"] = MultiStep(tuple(epoch / epochs for epoch in settings.drops))
+        changes = {name: value for name, value in changes.items() if value is not None}
+        try:
+            changed = own.optimised(**changes)
+        except TypeError as error:
+            raise BenchError(f"{method} has no such optimiser: {error}", where=f"suite {self.name}") from error
+        return changed.scaled(epochs=budget.epochs, batch=budget.batch, lr=budget.lr)
 
     def options(self, method: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """The method's options at this suite, the row's own on top."""

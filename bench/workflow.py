@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import plan as planning
 from bench import suite as suites
 from bench.data.base import Dataset
 from bench.data.pack import Geometry
-from bench.errors import BenchError, did_you_mean
-from bench.launch.base import Launcher, Work
+from bench.errors import BenchError
+from bench.launch import profile as profiles
+from bench.launch.base import Launcher, Work, loaders
 from bench.paths import cache_root
 from bench.plan import Plan, Run
 from bench.report import spec as specs
 from bench.runfolder import RunFolder
 from bench.suite import Role
+
+if TYPE_CHECKING:
+    from bench.data.proposals import SelectiveSearch
 
 Say = Callable[[str], None]
 
@@ -117,10 +122,37 @@ def launch(ids: list[str], on: str, runs: Path, data: Path, how: How, say: Say) 
     launcher = _launcher(on)
     for run_id in ids:
         RunFolder(runs / run_id).resume()
-    work = Work(
-        runs, tuple(ids), data, cache_root(runs), _loaders(how.workers), how.checkpoint_seconds, how.micro_batch
-    )
+    work = Work(runs, tuple(ids), data, cache_root(runs), how.workers, how.checkpoint_seconds, how.micro_batch)
     return launcher.launch(work, say)
+
+
+def print_scripts(asked: Request, on: str) -> None:
+    """What ``run_plan`` would hand to a cluster: each array's script, parents before children. Submits nothing."""
+    from bench.launch.arrays import arrays, script
+    from bench.launch.base import jobs_folder
+
+    profile = profiles.load(on)
+    if profile.launcher != "slurm":
+        return
+    todo = planning.pending(asked.plan(need_data=False), asked.runs)
+    for array in arrays([(run.id, run.spec) for run in todo], profile, "dry run", {}):
+        for index, ids in enumerate(array.jobs):
+            print(f"# job {index} of {array.name}: {' '.join(ids)}")
+        print(script(array, profile, jobs_folder(asked.runs)))
+
+
+def again(patterns: tuple[str, ...], runs: Path) -> list[str]:
+    """The runs to retry: those that fit and did not end well, with the pretraining or the evaluations they need."""
+    from bench.launch import state
+
+    named = {folder.id for folder in state.folders(runs, patterns)}
+    everyone = state.folders(runs)
+    now = state.reconcile(everyone)
+    parent_of = {folder.id: folder.spec().get("parent") for folder in everyone if now[folder.id].state != "DONE"}
+    idle = {run_id for run_id in parent_of if now[run_id].state not in {"QUEUED", "RUNNING"}}
+    wanted = {run_id for run_id in idle if run_id in named or parent_of[run_id] in named & idle}
+    wanted |= {parent for run_id in wanted if (parent := parent_of[run_id]) in idle}
+    return sorted(wanted, key=lambda run_id: (parent_of[run_id] is not None, run_id))
 
 
 def ids_of_run(run_id: str, runs: Path) -> list[str]:
@@ -177,6 +209,17 @@ class Packing:
     skip_corrupt: bool
 
 
+@dataclass(frozen=True)
+class Searching:
+    """What ``bench data proposals`` was asked for, but for the data set and the search."""
+
+    data: Path
+    cache: Path
+    workers: int | None
+    splits: tuple[str, ...]
+    """None given: all that are there."""
+
+
 def prepare_data(name: str, data: Path, cache: Path) -> str:
     """Fetch a data set under a progress bar; one line that says what was done."""
     from rich.console import Console
@@ -212,20 +255,46 @@ def pack_data(name: str, geometry: Geometry, asked: Packing) -> Iterator[str]:
             folder = check(dataset, geometry, cache)
             yield f"{dataset.name}: {len(dataset):,} packed images match their checksums: {folder}"
         else:
-            folder = _pack(dataset, geometry, cache, _loaders(asked.workers))
+            folder = _pack(dataset, geometry, cache, loaders(asked.workers))
             yield f"{dataset.name}: {len(dataset):,} images are packed: {folder}"
 
 
-def _pack(dataset: Dataset, geometry: Geometry, cache: Path, workers: int) -> Path:
+def find_proposals(name: str, search: SelectiveSearch, asked: Searching) -> Iterator[str]:
+    """Find the proposals of the splits of a data set, under a progress bar; a line for each."""
+    from bench.data import catalog
+    from bench.data.annotation import AnnotatedDataset
+    from bench.data.proposals import compute
+    from bench.metrics.proposal_recall import recall
+
+    workers = loaders(asked.workers)
+    for split in asked.splits or catalog.annotated_splits(name, asked.data):
+        dataset = catalog.open_dataset(name, (split,), root=asked.data, cache=asked.cache)
+        if not isinstance(dataset, AnnotatedDataset):
+            raise BenchError(f"{name} has no boxes to propose")
+        with _counting(dataset) as progress:
+            found = compute(dataset, search, asked.cache, workers=workers, progress=progress)
+        boxes = sum(map(len, found)) / len(found)
+        reached = 100 * recall(found, dataset.annotations)
+        yield f"{dataset.name}: {boxes:,.0f} proposals an image reach {reached:.1f} % of the objects at IoU 0.5"
+
+
+@contextlib.contextmanager
+def _counting(dataset: Dataset) -> Iterator[Callable[[int], None]]:
+    """A progress bar over the images of a data set; call it with how many are done."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
-
-    from bench.data.pack import pack
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task(dataset.name, total=len(dataset))
-        return pack(dataset, geometry, cache, workers=workers, progress=lambda done: bars.update(bar, completed=done))
+        yield lambda done: bars.update(bar, completed=done)
+
+
+def _pack(dataset: Dataset, geometry: Geometry, cache: Path, workers: int) -> Path:
+    from bench.data.pack import pack
+
+    with _counting(dataset) as progress:
+        return pack(dataset, geometry, cache, workers=workers, progress=progress)
 
 
 def write_tables(asked: Request, out: Path | None, say: Say) -> None:
@@ -247,21 +316,19 @@ def write_tables(asked: Request, out: Path | None, say: Say) -> None:
             say(f"wrote {path}")
 
 
-def _loaders(asked: int | None) -> int:
-    """Loader processes: as many as asked for, else by cores."""
-    return asked if asked is not None else max(0, min(8, (os.cpu_count() or 1) - 1))
-
-
 def _launcher(on: str) -> Launcher:
     if on == "inline":
         from bench.launch.inline import Inline
 
         return Inline()
-    if on == "local":
+    profile = profiles.load(on)
+    if profile.launcher == "local":
         from bench.launch.local import Local
 
         return Local()
-    raise did_you_mean("profile", on, ["inline", "local"])
+    from bench.launch.slurm import Slurm
+
+    return Slurm(profile)
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -61,6 +61,12 @@ def test_data_that_are_half_there(tmp_path: Path) -> None:
     assert "bench data prepare tiny-imagenet-50" in check.mend
 
 
+def test_clips_of_which_any_number_will_do(tmp_path: Path) -> None:
+    (tmp_path / "yfcc-clips" / "train" / "some video").mkdir(parents=True)
+    check = named(examine(tmp_path, tmp_path / "runs"))["data: yfcc-clips"]
+    assert (check.status, check.found) == ("warn", "train 1, heldout 0")
+
+
 def test_real_data(bench_data: Path, tmp_path: Path) -> None:
     check = named(doctor._data(bench_data, tmp_path))["data: tiny-imagenet-50"]
     assert check == Check(check.name, "ok", "train 10,000, val 2,500, unlabelled 10,000")

@@ -17,8 +17,10 @@ from packaging.utils import canonicalize_name
 from bench import __version__
 
 ROOT = Path(__file__).parents[1]
+CONTRACT = ("tests/methods/test_contract.py", "tests/toydata.py")
 SOURCES = (
-    "bench", "tables", "slurm", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt",
+    "bench", "tables", "slurm", *CONTRACT,
+    "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt",
 )  # fmt: skip
 
 
@@ -30,6 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     results = folder / "tables" / "results" / "demo"
     results.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ def test_wheel_carries_the_package_and_what_is_declared(checkout: Path, wheel: P
     package = {f"bench/{name}" for name in files(checkout / "bench")}
     tables = {f"bench/_declared/tables/{name}" for name in files(checkout / "tables") if not name.endswith(".npz")}
     profiles = {f"bench/_declared/slurm/profiles/{name}" for name in files(checkout / "slurm" / "profiles")}
-    expected = package | tables | profiles | {"bench/_declared/constraints.txt"}
+    expected = package | tables | profiles | {f"bench/_declared/{name}" for name in ("constraints.txt", *CONTRACT)}
     assert {name for name in names if name.startswith("bench/")} == expected
     assert {name.partition("/")[0] for name in names} == {"bench", f"pretext_bench-{__version__}.dist-info"}
 

@@ -9,7 +9,7 @@ from bench.data.base import Sample
 
 
 class ToyImages:
-    """``size`` images of coloured stripes whose direction tells the class."""
+    """``size`` images of coloured stripes whose direction tells the class; in their clips the middle moves."""
 
     def __init__(self, size: int = 96, side: int = 32, classes: int = 4, name: str = "toy/train") -> None:
         rng = np.random.default_rng(len(name))
@@ -30,4 +30,8 @@ class ToyImages:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.images[index], index, int(self.labels[index]))
+        image = self.images[index]
+        start, end = image.shape[-1] // 4, 3 * image.shape[-1] // 4
+        later = image.clone()
+        later[:, start:end, start + 2 : end + 2] = image[:, start:end, start:end]
+        return Sample(image, index, int(self.labels[index]), torch.stack([image, later]))

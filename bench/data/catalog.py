@@ -107,7 +107,8 @@ def open_dataset(name: str, splits: tuple[str, ...], *, root: Path, cache: Path,
 
     ``options``: ``skip_corrupt`` for folders of images; that, ``frames``, ``step`` and ``moments`` for clips; ``size``,
     ``side``, ``classes`` and ``frames`` for ``scenes``, the first two for ``scenes-voc``; ``over``, ``frames`` and
-    those of the data set under it for ``moving``; ``lists`` for PASCAL VOC.
+    those of the data set under it for ``moving``; ``lists`` for PASCAL VOC, and ``also``, another devkit of which the
+    same splits are taken too.
 
     Raises:
         BenchError: unknown data set, split or option; it is not under the data root, is empty, or cannot be read.
@@ -329,11 +330,19 @@ def _open_scenes_voc(splits: tuple[str, ...], *, root: Path, cache: Path, **opti
 
 
 def _open_voc(name: str, year: str, splits: tuple[str, ...], *, root: Path, cache: Path, **options: Any) -> Dataset:
+    from bench.data.annotation import AnnotatedDataset
+    from bench.data.joined import Joined
     from bench.data.voc import Voc
 
     for option in options:
-        if option != "lists":
-            raise did_you_mean(f"option of {name}", option, ["lists"])
+        if option not in ("lists", "also"):
+            raise did_you_mean(f"option of {name}", option, ["lists", "also"])
+    if also := options.pop("also", None):
+        others = [key for key, known in _BUILT_IN.items() if known.layout.startswith("VOCdevkit") and key != name]
+        if also not in others:
+            raise did_you_mean(f"devkit beside {name}", str(also), others)
+        parts = [open_dataset(key, splits, root=root, cache=cache, **options) for key in (name, also)]
+        return Joined([part for part in parts if isinstance(part, AnnotatedDataset)])
     if not (root / name).is_dir():
         raise BenchError(f"the data root has no {name}", where=root / name, mend=_how_to_get(name, card(name)))
     return Voc(name, root / name, year, splits, cache, **options)

@@ -60,7 +60,7 @@ def motion_mask(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
     flow = optical_flow(frames)
     camera = camera_motion(flow, frames)
     gone = _out_of_sight(camera, len(frames) - 1)
-    mask = _grouped(np.linalg.norm(flow - camera, axis=2), np.where(gone, 0, difference(frames, camera)))
+    mask = _grouped(np.where(gone, 0, np.linalg.norm(flow - camera, axis=2)), difference(frames, camera))
     mask[gone] = IGNORED
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 

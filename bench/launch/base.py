@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ class Work:
     ids: tuple[str, ...]
     data: Path
     cache: Path
-    workers: int
+    workers: int | None
+    """Loader processes; None: by the cores of the machine that executes."""
     checkpoint_seconds: float
     micro_batch: int | None = None
 
@@ -30,3 +32,16 @@ class Launcher(ABC):
     @abstractmethod
     def launch(self, work: Work, say: Callable[[str], None]) -> list[str]:
         """Execute or submit; ``say`` prints one line. Returns the ids of the runs that failed (none if detached)."""
+
+
+def loaders(asked: int | None) -> int:
+    """Loader processes: as many as asked for, else one for each core but one, at most 8."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, int(os.environ.get("SLURM_CPUS_PER_TASK", cores)) - 1))
+
+
+def jobs_folder(runs: Path) -> Path:
+    """What jobs are to do, and what they printed."""
+    return runs / ".jobs"

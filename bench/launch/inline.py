@@ -17,11 +17,13 @@ class Inline(Launcher):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from bench.launch.job import work_off
+        from bench.launch.work import work_off
+        from bench.run import Executor
 
+        by = Executor("inline", work.data, work.cache)
         console = Console(stderr=True)
         if not console.is_terminal:
-            return work_off(work, launcher="inline", say=say, progress=_Lines(say))
+            return work_off(work, by, say=say, progress=_Lines(say))
         columns = [
             TextColumn("{task.description}"),
             BarColumn(),
@@ -39,7 +41,7 @@ class Inline(Launcher):
                     bars.update(whole, description=f"run {work.ids.index(run_id) + 1} of {len(work.ids)}")
                 bars.update(tasks[run_id], completed=done)  # type: ignore[arg-type]
 
-            return work_off(work, launcher="inline", say=bars.console.print, progress=progress)
+            return work_off(work, by, say=bars.console.print, progress=progress)
 
 
 class _Lines:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 
 from bench.files import write_json
-from bench.launch.base import Launcher, Work
+from bench.launch.base import Launcher, Work, jobs_folder
+from bench.launch.job import describe
 from bench.runfolder import RunFolder, now
 
 
@@ -24,8 +23,8 @@ class Local(Launcher):
 
     def launch(self, work: Work, say: Callable[[str], None]) -> list[str]:
         """Start one process that works the runs off in order."""
-        job = work.runs / ".jobs" / f"local-{now().replace(':', '')}.json"
-        write_json(job, {key: str(v) if isinstance(v, Path) else v for key, v in asdict(work).items()})
+        job = jobs_folder(work.runs) / f"local-{now().replace(':', '')}.json"
+        write_json(job, describe(work, [work.ids], launcher="local"))
         output = job.with_suffix(".log")
         with output.open("w") as log:
             process = subprocess.Popen(

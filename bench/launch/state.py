@@ -1,15 +1,21 @@
-"""The state of every run, from what is on disk. Imports no torch."""
+"""The state of every run: from what is on disk, and where a batch system has it, from what that says. No torch."""
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.files import canonical, read_json
-from bench.runfolder import RunFolder
+from bench.launch import queue
+from bench.launch.base import jobs_folder
+from bench.runfolder import FINAL, RunFolder, Standing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,59 +25,173 @@ COLUMNS = [
     *("protocol_digest", "method_version", "backbone_version", "pretraining_digest"),
 ]
 
+_UNSURE = {"QUEUED", "RUNNING", "LOST", "PREEMPTED", "TIMEOUT", "CANCELLED"}
+"""States of the disk that a batch system may know to have changed."""
+
 
 def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
     """The runs whose id equals, starts with, or matches (``*``) one of the patterns; all without patterns.
 
-    A folder that is not a run's, or whose spec is damaged, is left out with a warning.
+    A folder that is not a run's, or a run not done whose spec is damaged, is left out with a warning.
 
     Raises:
         BenchError: a pattern that fits no run.
     """
-    found = [RunFolder(path.parent) for path in sorted(runs.glob("*/spec.json")) if _is_run(path.parent)]
-    if not patterns:
-        return found
-    kept: dict[str, RunFolder] = {}
+    names = sorted(entry.name for entry in os.scandir(runs) if entry.is_dir()) if runs.is_dir() else []
+    kept: set[str] = set()
     for pattern in patterns:
-        fit = [f for f in found if f.id == pattern or f.id.startswith(pattern) or fnmatch.fnmatch(f.id, pattern)]
+        fit = {name for name in names if name.startswith(pattern) or fnmatch.fnmatchcase(name, pattern)}
+        fit = {name for name in fit if _is_run(RunFolder(runs / name))}
         if not fit:
             raise BenchError(f"no run is called {pattern!r}", where=runs, mend="`bench status` lists them")
-        kept |= {f.id: f for f in fit}
-    return [kept[key] for key in sorted(kept)]
+        kept |= fit
+    if patterns:
+        return [RunFolder(runs / name) for name in sorted(kept)]
+    return [folder for name in names if _is_run(folder := RunFolder(runs / name))]
 
 
-def _is_run(folder: Path) -> bool:
+def _is_run(folder: RunFolder) -> bool:
+    if not (folder.path / "spec.json").is_file():
+        return False
+    if folder.id.partition("-")[0] in FINAL and folder.done():
+        return True
     try:
-        RunFolder(folder).spec()
+        folder.spec()
     except BenchError as error:
         warnings.warn(f"not a run, left out: {error}", stacklevel=3)
         return False
     return True
 
 
+def of_table(name: str, runs: Path) -> list[RunFolder]:
+    """The runs on disk that a table's columns read, and their pretrainings."""
+    from bench.report.spec import load
+
+    protocols = {column.protocol for column in load(name).columns}
+    found = {folder.id: folder for folder in folders(runs)}
+    kept: set[str] = set()
+    for run_id in found:
+        spec = read_json(runs / run_id / "spec.json")
+        if spec.get("protocol", {}).get("name") in protocols:
+            kept |= {run_id, spec["parent"]}
+    return [found[run_id] for run_id in sorted(kept & found.keys())]
+
+
+def reconcile(found: Iterable[RunFolder]) -> dict[str, Standing]:
+    """Where each run stands, by its id: the disk first, then what Slurm knows of the jobs that it names.
+
+    What a job can no longer write down itself is written down here. Without Slurm the disk's word stands.
+    """
+    by_id = {folder.id: folder for folder in found}
+    now = {run_id: folder.standing() for run_id, folder in by_id.items()}
+    jobs = {standing.job: standing.name for standing in now.values() if standing.job and standing.state in _UNSURE}
+    if not jobs:
+        return now
+    answer = queue.ask(jobs)
+    for run_id, standing in now.items():
+        if standing.job and standing.state in _UNSURE:
+            now[run_id] = _amended(by_id[run_id], standing, answer)
+    return now
+
+
+def _amended(folder: RunFolder, standing: Standing, answer: queue.Answer) -> Standing:
+    job = answer.jobs.get(standing.job or "")
+    if job is None:
+        if answer.heard and standing.state == "QUEUED":
+            return _settled(folder, standing, "LOST", f"Slurm does not know job {standing.job}; retry it")
+        return standing
+    if job.waits:
+        why = job.reason if job.reason not in {"", "None"} else "in Slurm's queue"
+        again = f"again, after {standing.state}: " if standing.state != "QUEUED" else ""
+        return replace(standing, state="QUEUED", reason=f"{again}{why}")
+    if job.runs:
+        if standing.state == "RUNNING":
+            return standing
+        return replace(standing, state="QUEUED", reason="its job has started")
+    taken_away = standing.state in {"PREEMPTED", "TIMEOUT"} and job.outcome == "CANCELLED"
+    if standing.state in {"QUEUED", "RUNNING", "LOST"} or taken_away:
+        reason = f"job {standing.job} ended: {job.state}"
+        said = _last_words(folder, standing)
+        return _settled(folder, standing, job.outcome, f"{reason}: {said}" if said else reason)
+    return standing
+
+
+def _settled(folder: RunFolder, before: Standing, state: str, reason: str) -> Standing:
+    """Write it down, unless the run went on since we looked."""
+    now = folder.standing()
+    if (now.state, now.job) != (before.state, before.job):
+        return now
+    with contextlib.suppress(BenchError):  # who only watches may not be allowed to write
+        folder.settle(state, reason)
+    return replace(before, state=state, reason=reason)
+
+
+def job_output(folder: RunFolder, job: str) -> list[Path]:
+    """What a Slurm job of the run printed: standard output, then errors, of its first process."""
+    found = jobs_folder(folder.path.parent)
+    return [file for kind in ("out", "err") if (file := found / f"{job}_0_log.{kind}").is_file()]
+
+
+def _last_words(folder: RunFolder, standing: Standing) -> str:
+    for file in reversed(job_output(folder, standing.job or "")):
+        lines = [line.strip() for line in file.read_text(errors="replace").splitlines()[-20:] if line.strip()]
+        told = [line for line in lines if not line.startswith(("srun:", "slurmstepd:"))] or lines
+        if told:
+            return told[-1][:300]
+    return ""
+
+
+def rows(found: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """What ``bench status`` prints: one record a run, with progress where it trains."""
+    now = reconcile(found)
+    made = []
+    for folder in found:
+        standing = blocked(folder, now[folder.id], now)
+        at = progress(folder) if standing.state == "RUNNING" else None
+        made.append(
+            {
+                "run": folder.id,
+                "state": standing.state,
+                "progress": f"{at[0]:.0%}, {_duration(at[1])} to go" if at else "",
+                "reason": standing.reason,
+            }
+        )
+    return made
+
+
+def blocked(folder: RunFolder, standing: Standing, now: Mapping[str, Standing] | None = None) -> Standing:
+    """The same, or BLOCKED: a run that never began, whose pretraining did not come to its end."""
+    if standing.begun or standing.state not in {"PENDING", "QUEUED", "CANCELLED", "LOST"}:
+        return standing
+    parent = read_json(folder.path / "spec.json").get("parent")
+    if parent is None:
+        return standing
+    its = (now or {}).get(parent) or RunFolder(folder.path.parent / parent).standing()
+    if its.state not in {"FAILED", "TIMEOUT", "OOM", "CANCELLED"}:
+        return standing
+    return replace(standing, state="BLOCKED", reason=f"its pretraining is {its.state}: {its.reason}")
+
+
 def frame(runs: Path) -> pd.DataFrame:
     """One row a run that is not done; see ``COLUMNS``."""
     import pandas as pd
 
-    return pd.DataFrame([row for f in folders(runs) if (row := describe(f))["state"] != "DONE"], columns=COLUMNS)
+    undone = [folder for folder in folders(runs) if not folder.done()]
+    return pd.DataFrame([describe(folder) for folder in undone], columns=COLUMNS)
 
 
 def describe(folder: RunFolder) -> dict[str, Any]:
-    """One run as a flat record."""
+    """One run as a flat record, from what is on disk."""
     spec = read_json(folder.path / "spec.json")
     protocol = spec.get("protocol") or {}
-    state, reason = folder.state()
-    if state in {"PENDING", "QUEUED"} and "parent" in spec:
-        parent, why = RunFolder(folder.path.parent / spec["parent"]).state()
-        if parent in {"FAILED", "TIMEOUT", "OOM", "CANCELLED"}:
-            state, reason = "BLOCKED", f"its pretraining is {parent}: {why}"
+    standing = blocked(folder, folder.standing())
     return {
         **{key: spec[key] for key in ("kind", "suite", "method", "backbone", "seed")},
         "options": canonical(spec["options"]),
         "protocol": protocol.get("name"),
         "variant": protocol.get("variant"),
-        "state": state,
-        "reason": reason,
+        "state": standing.state,
+        "reason": standing.reason,
         "id": folder.id,
         "protocol_digest": protocol.get("digest"),
         "method_version": spec.get("versions", {}).get("method"),
@@ -91,3 +211,7 @@ def progress(folder: RunFolder) -> tuple[float, float] | None:
         return None
     done = min(1.0, log[-1][unit] / whole)
     return done, log[-1]["seconds"] * (1 - done) / done if done else 0.0
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,10 +67,8 @@ def bootstrap(
     if examples < 1:
         raise ValueError("no examples to resample")
     _checked([], level)
-    value = of_all(statistic, examples)
     values = np.concatenate([statistic(counts) for counts in resampled_counts(examples, resamples, seed)])
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) - values.mean()
-    return value + min(0.0, float(low)), value + max(0.0, float(high))
+    return _around(of_all(statistic, examples), values, level)
 
 
 def of_all(statistic: Statistic, examples: int) -> float:
@@ -83,15 +81,22 @@ def column(statistic: Statistic, examples: int, chance: float) -> dict[str, floa
 
     The statistic and ``chance``, which is what the trivial predictor gets, are from 0 to 1.
     """
-    low, high = bootstrap(statistic, examples)
-    return {
-        "value": 100 * of_all(statistic, examples),
-        "low": 100 * max(0.0, low),
-        "high": 100 * min(1.0, high),
-        "n": examples,
-        "chance": 100 * chance,
-        "unit": "%",
-    }
+    return _column(of_all(statistic, examples), bootstrap(statistic, examples), examples, chance)
+
+
+def columns(
+    statistics: Statistic, examples: int, chances: Sequence[float]
+) -> list[dict[str, float | int | str] | None]:
+    """:func:`column` of several numbers that are computed at once: counts (r, N) -> (r, one for each of ``chances``).
+
+    NaN is a number that does not exist: None for a column, a resample that does not count for an interval.
+    """
+    values = statistics(np.ones((1, examples), np.float32))[0]
+    spread = np.concatenate([statistics(counts) for counts in resampled_counts(examples)])
+    return [
+        None if np.isnan(value) else _column(float(value), _around(float(value), those), examples, chance)
+        for value, those, chance in zip(values, spread.T, chances, strict=True)
+    ]
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -106,6 +111,24 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     half = float(stdtrit(sample.size - 1, (1 + level) / 2)) * float(sample.std(ddof=1)) / sample.size**0.5
     mean = float(sample.mean())
     return mean - half, mean + half
+
+
+def _around(value: float, resampled: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """The recentred percentile interval; a resample of NaN, for which the number does not exist, does not count."""
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2]) - np.nanmean(resampled)
+    return value + min(0.0, float(low)), value + max(0.0, float(high))
+
+
+def _column(value: float, interval: Interval, examples: int, chance: float) -> dict[str, float | int | str]:
+    low, high = interval
+    return {
+        "value": 100 * value,
+        "low": 100 * max(0.0, low),
+        "high": 100 * min(1.0, high),
+        "n": examples,
+        "chance": 100 * chance,
+        "unit": "%",
+    }
 
 
 def _resampled_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

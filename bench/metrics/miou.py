@@ -9,8 +9,9 @@ Evidence is a sparse confusion matrix an image, from which all is recomputed, al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,3 +96,11 @@ class Confusions:
     def mean_iou(self, counts: NDArray[np.float32]) -> NDArray[np.float64]:
         """A statistic for :func:`bench.metrics.intervals.bootstrap`: counts (r, N) -> (r,), from 0 to 1."""
         return np.nanmean(self.resampled(counts), axis=1)
+
+
+def by_setting(evidence: Mapping[str, NDArray[Any]]) -> dict[str, Confusions]:
+    """The matrices of every setting, where those of one follow another's: ``cells`` is (settings, images)."""
+    ends = np.cumsum(evidence["cells"].sum(1, dtype=np.int64))[:-1]
+    cells, pixels = (np.split(evidence[key], ends) for key in ("cell", "pixels"))
+    parts = map(Confusions, evidence["cells"], cells, pixels, [len(evidence["classes"])] * len(cells))
+    return dict(zip(evidence["settings"].tolist(), parts, strict=True))

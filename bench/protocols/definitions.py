@@ -8,15 +8,20 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench import registry
 from bench.errors import BenchError, did_you_mean
 from bench.files import canonical
 from bench.suite import Strict, Suite, read_toml, validate
+
+if TYPE_CHECKING:
+    from bench.metrics.intervals import Statistic
+    from bench.protocols.base import Evidence
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Variant:
         identity = [self.protocol, self.version, self.name, self.definition]
         return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
 
+    @property
+    def role(self) -> str:
+        """The data role that it measures with: one of its own where it names one, else the protocol's."""
+        return str(self.definition.get("role", load(self.protocol).role))
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -50,6 +60,12 @@ class Definition:
     file: Path
     schema: type[Strict] | None = None
     """What a definition must hold; None: anything."""
+
+    @property
+    def statistic(self) -> Callable[[Evidence, str], Statistic] | None:
+        """(evidence, column) -> what the column is under resamples of the test examples; None: nobody says."""
+        found: Callable[[Evidence, str], Statistic] | None = _named(registry.entry("protocols", self.name), "statistic")
+        return found
 
     def backbones(self, name: str) -> tuple[str, ...]:
         """The backbones for which the variant has tables of its own, and which alone it measures; none: any."""
@@ -132,13 +148,13 @@ def load(name: str) -> Definition:
     data = read_toml(file)
     if not data or not all(isinstance(v, dict) for v in data.values()):
         raise BenchError("a protocol's file holds one [section] a variant", where=file)
-    by_stage = bool(entry.facts.get("by_stage", False))
-    return Definition(name, entry.version, entry.title, entry.facts["role"], by_stage, data, file, _schema(entry))
+    by_stage, schema = bool(entry.facts.get("by_stage", False)), _named(entry, "schema")
+    return Definition(name, entry.version, entry.title, entry.facts["role"], by_stage, data, file, schema)
 
 
-def _schema(entry: registry.Entry) -> type[Strict] | None:
-    """The class that a protocol's literal ``schema`` names as ``module:Class``."""
-    module, _, name = entry.facts.get("schema", "").partition(":")
+def _named(entry: registry.Entry, literal: str) -> Any:
+    """What a protocol's literal names as ``module:name``; None where it names nothing."""
+    module, _, name = entry.facts.get(literal, "").partition(":")
     return getattr(importlib.import_module(module), name) if module else None
 
 

@@ -51,6 +51,7 @@ class ImageNetLinear(Protocol):
     role = "imagenet"
     by_stage = True
     schema = "bench.protocols.probe:Probe"
+    statistic = "bench.protocols.statistics:of_ranks"
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)

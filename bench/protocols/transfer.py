@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class Transfer(Strict):
     """The words of it: a table ``transfer`` of a protocol's definition."""
 
+    colour: bool = False
+    """A net of lightness, L, takes Lab, with weights of 0 on a and b (Zhang et al. 2016, section 3.2)."""
     absorb: bool
     """BatchNorm is folded into the convolution before it; otherwise it stays, and fc6 and fc7 have none."""
     fc: tuple[PositiveInt, ...] = ()
@@ -64,7 +66,7 @@ class Transfer(Strict):
     @property
     def takes_any(self) -> bool:
         """Whether nothing is done to the weights, so that any backbone will do."""
-        return not (self.absorb or self.fc or self.rescale)
+        return not (self.colour or self.absorb or self.fc or self.rescale)
 
     def obstacle(self, backbone: str) -> str:
         """Why a backbone cannot be prepared so; empty where it can."""
@@ -106,8 +108,9 @@ def prepared(
         generator: on the CPU; all that is drawn comes from it.
 
     Raises:
-        BenchError: the backbone takes no fc6 and fc7, or its weights bring none and the definition wants them; a value
-            of the backbone did not arrive; a layer that no gradient reaches.
+        BenchError: the backbone takes no fc6 and fc7, or its weights bring none and the definition wants them; it takes
+            no lightness, and the definition adds colour; a value of the backbone did not arrive; a layer that no
+            gradient reaches.
     """
     from bench.backbones.initialise import absorb_batch_norm, rescale_
 
@@ -115,10 +118,11 @@ def prepared(
         return Prepared(copy.deepcopy(backbone).eval(), {"matched": "100 %", "steps": []})
     if why := spec.obstacle(backbone.config["backbone"]):
         raise BenchError(f"{why}: its weights cannot be prepared for this protocol", mend="choose an AlexNet")
+    backbone, steps = (_with_colour(backbone), ["a and b taken in"]) if spec.colour else (backbone, [])
     brings = spec.fc_init == "weights" and backbone.fc is not None
     absorbs = spec.absorb and bool(_norms(backbone))
     made = _with_fc(absorb_batch_norm(backbone) if absorbs else backbone, spec, brings)
-    steps = ["BatchNorm absorbed"] if absorbs else []
+    steps += ["BatchNorm absorbed"] if absorbs else []
     steps += [f"fc from {_start_fc_(made, images, spec, brings, generator)}"] if spec.fc else []
     if spec.rescale and method not in spec.rescale_except:
         rescale_(made, images, generator)
@@ -153,6 +157,30 @@ def hold_statistics_(net: nn.Module, all_of_them: bool = False) -> None:
     for norm in _norms(net):
         if all_of_them or not any(p.requires_grad for p in norm.parameters()):
             norm.eval()
+
+
+def _with_colour(source: Backbone) -> Backbone:
+    """The twin that takes Lab and, as long as its weights on a and b are 0, computes the same.
+
+    Raises:
+        BenchError: it does not take lightness.
+    """
+    import torch
+
+    from bench.backbones.base import twin
+
+    facts = source.preprocess.to_dict()
+    if facts["space"] != "l":
+        raise BenchError(
+            f"its weights take {facts['space']}, not lightness, so there is no colour to add",
+            where=source.config["backbone"],
+            mend="measure it under a variant without transfer.colour",
+        )
+    made = twin(source, preprocess={**facts, "space": "lab", "mean": [*facts["mean"], 0.0, 0.0]})
+    tensors, first = source.state_dict(), f"{next(iter(source.chain()))}.weight"
+    on_ab = torch.zeros_like(tensors[first]).repeat(1, 2, 1, 1)
+    made.load_state_dict({**tensors, first: torch.cat([tensors[first], on_ab], 1)})
+    return made
 
 
 def _norms(net: nn.Module) -> list[_BatchNorm]:

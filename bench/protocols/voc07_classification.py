@@ -63,6 +63,7 @@ class Voc07Classification(Protocol):
     title, citation, version = "VOC2007 classification", "krahenbuhl2016data", 1
     role = "voc07"
     schema = "bench.protocols.multilabel:FineTuning"
+    statistic = "bench.protocols.statistics:of_scores"
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)

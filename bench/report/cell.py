@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench import identity
+from bench import identity, registry
 from bench.metrics.intervals import t_interval
 from bench.protocols import definitions
 from bench.suite import Suite
@@ -86,10 +86,15 @@ class Place:
         """As ``_MATCHED`` names it."""
         return self.method, self.options, self.backbone, self.data, self.protocol, self.variant
 
-    def obstacle(self) -> str:
-        """Why no run could ever fill the cell; empty where one can."""
+    def obstacle(self, reads: str) -> str:
+        """Why no run could ever fill the cell that shows the results' column ``reads``; empty where one can."""
         why = definitions.obstacle(self.protocol, self.variant, self.suite, self.backbone)
-        return why or without_role(self.suite, definitions.load(self.protocol).role)
+        why = why or registry.misfit(self.method, self.backbone)
+        if why:
+            return why
+        made = definitions.load(self.protocol).variant(self.variant, self.suite, self.backbone)
+        why = without_role(self.suite, made.role)
+        return why or definitions.absent(self.protocol, self.variant, self.backbone, [reads])
 
     def command(self, seed: int) -> str:
         """The command of one seed."""

@@ -29,6 +29,8 @@ FORMATS = ("terminal", "markdown", "latex", "html", "csv", "json")
 SCHEMA = 1
 """Of the JSON format."""
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 def render(drawing: Drawing, fmt: str, *, width: int = 100, colour: bool = False, standalone: bool = False) -> str:
     """The drawing in one of ``FORMATS``.
@@ -50,7 +52,7 @@ def render(drawing: Drawing, fmt: str, *, width: int = 100, colour: bool = False
         case "latex":
             return _latex().get_template("latex.jinja").render(**_words(drawing), standalone=standalone)
         case "html":
-            return _html().get_template("html.jinja").render(**_words(drawing))
+            return html_environment().get_template("html.jinja").render(**_words(drawing))
         case "csv":
             return _csv(drawing)
         case "json":
@@ -79,7 +81,7 @@ def _words(drawing: Drawing) -> dict[str, Any]:
 
 def _environment(**options: Any) -> Environment:
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -250,9 +252,10 @@ def _latex_entry(entry: Entry) -> Raw:
 
 
 @cache
-def _html() -> Environment:
+def html_environment() -> Environment:
+    """Templates of HTML: whatever is filled in is escaped."""
     made = _environment(autoescape=True)
-    made.filters |= {"by_source": _by_source, "by_command": _by_command, "told": _told}
+    made.filters |= {"by_source": by_source, "by_command": _by_command, "told": _told}
     return made
 
 
@@ -260,7 +263,7 @@ def _told(cell: Cell) -> str:
     return "\n".join(f"{term}: {text}" for term, text in layout.facts(cell).items())
 
 
-def _by_source(drawing: Drawing, row: Row) -> list[tuple[Published, str]]:
+def by_source(drawing: Drawing, row: Row) -> list[tuple[Published, str]]:
     """(one number, the columns that share its status, source and note) of a row, in order."""
     shared: dict[tuple[str, str, str], tuple[Published, list[str]]] = {}
     for name, number in zip(column_names(drawing.columns), row.numbers, strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import identity, registry
+from bench.data.catalog import has_synthetic_motion
 from bench.files import canonical
 from bench.protocols import definitions
 from bench.report.cell import CHANCE, OTHER_DATA, STALE, Cell, Place, Store, line, without_role
@@ -17,17 +18,20 @@ from bench.report.spec import (
     RowSpec,
     Source,
     TableSpec,
+    column_names,
     resolve_backbone,
     resolve_variant,
     why_missing,
 )
-from bench.suite import Suite
+from bench.suite import Role, Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MARK_OF_STATUS = {"verified-primary": "", "verified-origin": "", "verified-secondary": "§", "unverified": "?"}
 NOT_PUBLISHED = "–"
+SYNTHETIC = "¶"
+"""Behind the name of a row."""
 
 _PREPROCESSING = ("resize", "resized", "crop", "scaled", "kernel", "antialias", "train", "test")
 
@@ -47,6 +51,8 @@ class Row:
     backbone: str
     pretraining_data: str
     reference: bool
+    synthetic_motion: bool
+    """Trained on clips in which a program moves what moves."""
     citation: str
     note: str
     numbers: tuple[Published | None, ...]
@@ -142,16 +148,16 @@ def draw(
         source=spec.source,
         suite=suite.name,
         suite_title=line(suite.title),
-        paper=suite.paper,
+        paper=_comparable(spec, suite),
         as_published=as_published,
         backbone=suite.backbone,
         dataset=_datasets(spec, suite),
         columns=spec.columns,
-        units=_units(rows, len(spec.columns)),
+        units=_units(rows, spec.columns),
         rows=tuple(rows),
         protocols=tuple(_identities(rows, suite)),
         reading=tuple(_reading(rows, spec, suite, as_published)),
-        notes=tuple(_notes(rows, suite)),
+        notes=tuple(_notes(rows, _comparable(spec, suite))),
         remarks=(*_remarks(rows, spec.columns), *_left_out(rows, store)),
     )
 
@@ -159,8 +165,11 @@ def draw(
 def _row(
     row: RowSpec, spec: TableSpec, suite: Suite, entry: registry.Entry | None, store: Store, as_published: bool
 ) -> Row:
-    title = entry.title if entry else row.label or row.published or row.method
-    role = row.data or ("imagenet" if entry and identity.needs_labels(row.method) else "pretrain")
+    label = row.label or row.published
+    title = label or row.method
+    if entry and not (as_published and label):
+        title = entry.title + _apart(row)
+    role = row.data or (identity.pretraining_role(row.method) if entry else "pretrain")
     data = suite.roles[role].name() if role in suite.roles else ""
     backbone = resolve_backbone(row, suite.backbone, as_published)
     options = suite.options(row.method, dict(row.options))
@@ -171,14 +180,14 @@ def _row(
     for column in spec.columns:
         variant = resolve_variant(row, column, as_published)
         place = Place(suite, row.method, canonical(options), backbone, data, column.protocol, variant)
-        why = obstacle or place.obstacle()
+        why = obstacle or place.obstacle(column.reads)
         if why:
             cell = Cell("not implemented", line(why), protocol=column.protocol, variant=variant)
         else:
             cell = store.cell(place, column.reads)
         cells.append(cell if commanded else replace(cell, command=""))
     return Row(
-        label=line(row.label or row.published or title),
+        label=line(label or title),
         title=line(title),
         published=row.published,
         method=row.method,
@@ -186,11 +195,32 @@ def _row(
         backbone=backbone,
         pretraining_data=data,
         reference=row.reference,
+        synthetic_motion=role == "clips" and role in suite.roles and has_synthetic_motion(suite.roles[role].dataset),
         citation=str(entry.facts.get("citation", row.cite)) if entry else row.cite,
         note=line(row.note),
         numbers=tuple(spec.published.get((row.published, column.key)) for column in spec.columns),
         cells=tuple(cells),
     )
+
+
+def unranked(row: Row) -> str:
+    """Why a row takes no part in rankings; empty where it does, as pretext tasks that learned from real data do."""
+    if row.synthetic_motion:
+        return "synthetic motion"
+    if row.reference:
+        return "reference"
+    entry = next((entry for entry in registry.entries("methods") if entry.key == row.method), None)
+    if entry is None:
+        return "not implemented"
+    role = str(entry.facts.get("role", "pretext"))
+    return "" if role == "pretext" else role
+
+
+def _apart(row: RowSpec) -> str:
+    """What tells the row from the others of its method: `` (rotations 8)``, `` (on places205)``."""
+    words = [f"{key} {_plain(value)}" for key, value in row.options.items()]
+    words += [f"on {row.data}"] if row.data else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _mark_other_data(rows: list[Row]) -> list[Row]:
@@ -223,12 +253,20 @@ def _embolden(rows: list[Row]) -> list[Row]:
     ]
 
 
+def _comparable(spec: TableSpec, suite: Suite) -> bool:
+    """Whether the suite is of the paper's own scale and backbone."""
+    return suite.paper and suite.name == spec.suite
+
+
 def _valued(rows: Iterable[Row]) -> Iterator[Cell]:
     return (cell for row in rows for cell in row.cells if cell.value is not None)
 
 
-def _units(rows: list[Row], columns: int) -> tuple[str, ...]:
-    return tuple(next((r.cells[i].unit for r in rows if r.cells[i].value is not None), "%") for i in range(columns))
+def _units(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> tuple[str, ...]:
+    return tuple(
+        next((row.cells[i].unit for row in rows if row.cells[i].value is not None), column.unit)
+        for i, column in enumerate(columns)
+    )
 
 
 def _datasets(spec: TableSpec, suite: Suite) -> str:
@@ -236,6 +274,12 @@ def _datasets(spec: TableSpec, suite: Suite) -> str:
     known = set(registry.names("protocols"))
     roles = [definitions.load(c.protocol).role for c in spec.columns if c.protocol in known]
     return ", ".join(dict.fromkeys(suite.roles[role].dataset for role in roles if role in suite.roles))
+
+
+def _and_of(role: Role) -> str:
+    """The devkit whose images are trained on too, where there is one."""
+    also = role.train_options.get("also")
+    return f" and that of {also}" if also else ""
 
 
 def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
@@ -248,13 +292,13 @@ def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
                 variants[made.digest] = made
                 seeds.setdefault(made.digest, set()).update(cell.seeds)
     for digest, made in variants.items():
-        role = suite.role(definitions.load(made.protocol).role)
+        role = suite.role(made.role)
         yield Identity(
             made.protocol,
             made.version,
             made.name,
             digest,
-            f"{role.dataset}, trained on {'+'.join(role.train)}, tested on {'+'.join(role.test)}",
+            f"{role.dataset}, trained on {'+'.join(role.train)}{_and_of(role)}, tested on {'+'.join(role.test)}",
             "; ".join(
                 f"{key.replace('_', ' ')}: {_plain(made.definition[key])}"
                 for key in _PREPROCESSING
@@ -272,7 +316,7 @@ def _plain(value: Any) -> str:
 
 
 def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool) -> Iterator[str]:
-    units = set(_units(rows, len(spec.columns)))
+    units = set(_units(rows, spec.columns))
     if len(units) == 1:
         yield f"Values in {units.pop()}."
     valued = list(_valued(rows))
@@ -287,18 +331,26 @@ def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool)
         )
     if as_published:
         yield "Each row under the variant and on the backbone of its published number, so no bold across rows."
-    variants = dict.fromkeys(row.variant for row in spec.rows if row.variant)
-    if suite.paper and not as_published and variants:
+    variants = dict.fromkeys(
+        resolve_variant(row, column, as_published=True)
+        for row in spec.rows
+        if row.published
+        for column in spec.columns
+        if (row.published, column.key) in spec.published
+    )
+    if _comparable(spec, suite) and not as_published and variants.keys() - {column.variant for column in spec.columns}:
         yield f"Published under {', '.join(variants)}; measured under one variant for all rows."
     if spec.notes:
         yield line(spec.notes)
 
 
-def _notes(rows: list[Row], suite: Suite) -> Iterator[Note]:
+def _notes(rows: list[Row], comparable: bool) -> Iterator[Note]:
     """A note for every mark that occurs."""
     valued = list(_valued(rows))
     if any(cell.state == "stale" for cell in valued):
         yield Note(STALE, "stale: measured under another identity than a result of today, so never bold")
+    if any(row.synthetic_motion for row in rows):
+        yield Note(SYNTHETIC, "synthetic motion: trained on clips in which a program moves the objects; not ranked")
     if any(cell.at_chance for cell in valued):
         yield Note(CHANCE, "at chance: the interval contains what guessing gives, or lies below it")
     if any(cell.other_data for cell in valued):
@@ -310,24 +362,25 @@ def _notes(rows: list[Row], suite: Suite) -> Iterator[Note]:
             sources = dict.fromkeys(line(number.source) for number in numbers)
             apart = [s for s in sources if not any(s in other for other in sources if other != s)]
             yield Note(MARK_OF_STATUS[status], f"{text}: {'; '.join(apart)}")
-    if any(None in row.numbers for row in rows if row.published or suite.paper):
+    if any(None in row.numbers for row in rows if row.published or comparable):
         yield Note(NOT_PUBLISHED, "not published")
 
 
 def _remarks(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> Iterator[str]:
     """One remark for all rows of which the same is to be said."""
     alike: dict[tuple[str, str], list[str]] = {}
+    names = column_names(columns)
     for row in rows:
         where: dict[str, list[str]] = {}
-        for column, cell in zip(columns, row.cells, strict=True):
+        for name, cell in zip(names, row.cells, strict=True):
             if cell.reason:
                 said = cell.reason if cell.state == "measured" else f"{cell.state} ({cell.reason})"
-                where.setdefault(said, []).append(line(column.title))
+                where.setdefault(said, []).append(line(name))
         for said, titles in where.items():
             part = "" if len(titles) == len(columns) else f" in {', '.join(titles)}"
             alike.setdefault((said, part), []).append(row.title)
     for (said, part), titles in alike.items():
-        yield f"{said}{part}: {', '.join(titles)}"
+        yield f"{said}{part}: {', '.join(dict.fromkeys(titles))}"
 
 
 def _left_out(rows: list[Row], store: Store) -> Iterator[str]:

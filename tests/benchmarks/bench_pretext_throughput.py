@@ -30,7 +30,7 @@ from bench.data.loader import collate, sample_generator
 from bench.methods.base import PretextTask, Recipe, make
 from bench.training.task import Step
 
-TARGETS = {"crop": 2000, "patch": 400, "clip": 300}
+TARGETS = {"crop": 2000, "patch": 400, "clip": 200}
 """Images a second and core at 64 px, by what a view is."""
 
 
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 
 
 def _step(task: PretextTask, recipe: Recipe, batch: Batch) -> Callable[[], None]:
-    specs = recipe.optimisers()
+    specs = task.optimisers(recipe)
     optimisers = {name: task.optimiser_of(name, specs[name], ps) for name, ps in task.parameters_of().items()}
     generator = torch.Generator(batch.index.device).manual_seed(0)
 

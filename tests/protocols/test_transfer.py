@@ -84,6 +84,18 @@ def test_a_net_that_keeps_its_batchnorm_is_the_same_to_the_bit():
     assert {type(m) for m in made.fc.modules()} & {nn.BatchNorm1d, nn.BatchNorm2d} == set()
 
 
+def test_a_net_of_lightness_that_takes_colour_computes_the_same_at_first():
+    backbone = _pretrained(preprocess="l")
+    made = prepared(backbone, [], _spec(colour=True, rescale=False), method="m", generator=_dice())
+    assert made.record["steps"] == ["a and b taken in", "BatchNorm absorbed", "fc from gaussian"]
+    assert (made.backbone.in_channels, made.backbone.preprocess.space) == (3, "lab")
+    views = torch.rand(2, 3, 28, 28)
+    assert torch.allclose(made.backbone(views)["conv5"], backbone(views)["conv5"], atol=1e-5)
+    assert not made.backbone.conv1.conv.weight[:, 1:].any()
+    with pytest.raises(BenchError, match="its weights take rgb, not lightness"):
+        prepared(_pretrained(), [], _spec(colour=True), method="m", generator=_dice())
+
+
 def test_fc6_and_fc7_start_gaussian_with_a_bias():
     fc = _prepared(_pretrained(), fc=[300, 400], rescale=False).backbone.fc
     assert [tuple(m.weight.shape) for m in (fc.fc6, fc.fc7)] == [(300, 16), (400, 300)]

@@ -1,0 +1,111 @@
+"""The figures of a drawn table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+from scipy.stats import rankdata
+
+from bench.report import plots
+from bench.report.cell import Cell, line
+from bench.report.site.frame import slug
+from bench.report.spec import Published, column_names
+from bench.report.table import Drawing, Row, unranked
+
+_FEWEST = 3
+"""Columns that make a curve."""
+_FEWEST_RANKED = 5
+"""Rows that make a ranking."""
+
+
+def across(drawing: Drawing, *, measured: bool) -> Iterator[plots.Figure]:
+    """Values over the columns of one protocol and metric, such as layers, where there are three or more."""
+    kinds = [(column.protocol, column.group, column.reads.partition("@")[0]) for column in drawing.columns]
+    names = column_names(drawing.columns)
+    for number, (kind, run) in enumerate(groupby(range(len(kinds)), key=kinds.__getitem__)):
+        at = list(run)
+        curves = [curve for row in drawing.rows if len((curve := _curve(row, at, measured)).x) > 1]
+        if len(at) < _FEWEST or not curves:
+            continue
+        _, group, _ = kind
+        caption = f"{drawing.title}{f', {group}' if group else ''}. Dashed: reference rows."
+        if measured:
+            caption += " Bands: 95 % intervals."
+        grey = sum(not curve.reference for curve in curves) - plots.COLOURED
+        if grey > 0:
+            caption += f" Grey: the {grey} rows below the first {plots.COLOURED}."
+        yield plots.across(
+            f"{slug(drawing.table)}.{slug(drawing.suite)}.{'measured' if measured else 'published'}-{number}",
+            f"Measured, suite {drawing.suite}" if measured else f"Published: {drawing.source.paper}",
+            caption,
+            [names[i] for i in at],
+            drawing.units[at[0]],
+            curves,
+        )
+
+
+def against(drawing: Drawing) -> Iterator[plots.Figure]:
+    """What was measured over what was published, at the paper's own scale."""
+    names = column_names(drawing.columns)
+    points = [
+        plots.Point(row.label, line(name), number.value, cell.value, cell.low, cell.high)
+        for row in drawing.rows
+        for name, number, cell in zip(names, row.numbers, row.cells, strict=True)
+        if number is not None and cell.value is not None
+    ]
+    if points:
+        yield plots.against(
+            f"{slug(drawing.table)}.{slug(drawing.suite)}.against",
+            "Published against measured",
+            f"{drawing.title}. On the dashed line both are the same. Bars: 95 % intervals of the measured numbers.",
+            ("published", "measured"),
+            points,
+            ranks=False,
+        )
+
+
+def ranks(drawing: Drawing) -> Iterator[plots.Figure]:
+    """Ranks in place of values, at a suite whose values do not compare with the paper's: pretext rows only."""
+    rows = [row for row in drawing.rows if row.published and not unranked(row)]
+    points = []
+    for i, name in enumerate(column_names(drawing.columns)):
+        both = [(row.label, row.numbers[i], row.cells[i]) for row in rows]
+        pairs = [
+            (label, number.value, cell.value)
+            for label, number, cell in both
+            if number is not None and cell.value is not None and cell.state == "measured"
+        ]
+        if len(pairs) < _FEWEST_RANKED:
+            continue
+        labels, published, measured = zip(*pairs, strict=True)
+        places = zip(labels, rankdata(np.negative(published)), rankdata(np.negative(measured)), strict=True)
+        points += [plots.Point(label, line(name), float(x), float(y)) for label, x, y in places]
+    if points:
+        yield plots.against(
+            f"{slug(drawing.table)}.{slug(drawing.suite)}.ranks",
+            f"Published against measured ranks, suite {drawing.suite}",
+            f"{drawing.title}. Ranks in each column among the pretext tasks that have both numbers; 1 is the best. On "
+            "the dashed line both are the same.",
+            ("published rank", "measured rank"),
+            points,
+            ranks=True,
+        )
+
+
+def _curve(row: Row, at: Sequence[int], measured: bool) -> plots.Curve:
+    """A row over those of its columns that have a number."""
+    places: list[float] = []
+    values: list[float] = []
+    spans: list[tuple[float, float]] = []
+    for x, i in enumerate(at):
+        entry: Cell | Published | None = row.cells[i] if measured else row.numbers[i]
+        if entry is not None and entry.value is not None:
+            places.append(float(x))
+            values.append(entry.value)
+            if isinstance(entry, Cell) and entry.low is not None and entry.high is not None:
+                spans.append((entry.low, entry.high))
+    low, high = zip(*spans, strict=True) if spans else ((), ())
+    label = row.title if measured else row.label
+    return plots.Curve(label, tuple(places), tuple(values), low, high, reference=row.reference)
