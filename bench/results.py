@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, ValidationError
 
 from bench.errors import BenchError
 from bench.files import canonical
@@ -43,10 +45,15 @@ COLUMNS = [
     "pretraining_digest",
     "data_digest",
     "weights_sha256",
+    "heldout",
+    "evidence",
+    "evidence_sha256",
     "command",
     "path",
     "source",
 ]
+"""``heldout``: the score on the held-out slice by which the column's learning rate was chosen, where one was.
+``evidence``: the file's path, whether it is there or not."""
 
 
 class Number(Strict, strict=True):
@@ -116,7 +123,10 @@ def read(path: Path) -> Result:
         BenchError: unreadable, or not of the schema (the key is named).
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        with contextlib.suppress(ValidationError):  # what is wrong is said below
+            return Result.model_validate_json(text)
+        data = json.loads(text.decode("utf-8"))
     except (OSError, ValueError) as error:
         raise BenchError(f"cannot read the result: {error}", where=path) from error
     return validate(Result, data, path)
@@ -140,29 +150,42 @@ def load(runs: Path | None = None, *, published: bool = True) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(result: Result, source: str, path: Path) -> Iterator[dict[str, Any]]:
-    shared = {
-        "suite": result.suite,
-        "method": result.method,
-        "options": canonical(result.options),
-        "backbone": result.backbone,
-        "pretraining_data": result.pretraining_data,
-        "seed": result.seed,
-        "protocol": result.protocol.name,
-        "variant": result.protocol.variant,
-        "protocol_version": result.protocol.version,
-        "protocol_digest": result.protocol.digest,
-        "method_version": result.versions.method,
-        "backbone_version": result.versions.backbone,
-        "pretraining_digest": result.pretraining_digest,
-        "data_digest": "+".join(str(part.get("digest")) for part in result.data.values()),
-        "weights_sha256": result.weights_sha256,
-        "command": result.command,
-        "path": str(path),
-        "source": source,
-    }
+def _rows(result: Result, source: str, path: Path) -> Iterator[tuple[Any, ...]]:
+    """One row a column, in the order of ``COLUMNS``."""
+    place = (
+        result.suite,
+        result.method,
+        canonical(result.options),
+        result.backbone,
+        result.pretraining_data,
+        result.seed,
+        result.protocol.name,
+        result.protocol.variant,
+        result.protocol.version,
+        result.protocol.digest,
+    )
+    identity = (
+        result.versions.method,
+        result.versions.backbone,
+        result.pretraining_digest,
+        "+".join(str(part.get("digest")) for part in result.data.values()),
+        result.weights_sha256,
+    )
+    evidence = str(path.parent / Path(result.evidence.file).name), result.evidence.sha256
     for column, number in result.columns.items():
-        yield {**shared, "column": column, **number.model_dump()}
+        numbers = (column, number.value, number.low, number.high, number.n, number.chance, number.unit)
+        heldout = _heldout(result.selection, column)
+        yield (*place, *numbers, *identity, heldout, *evidence, result.command, str(path), source)
+
+
+def _heldout(selection: dict[str, Any], column: str) -> float | None:
+    metric, _, place = column.partition("@")
+    try:
+        found = selection["heldout"][place]
+        score = found[metric][str(found["chosen_rate"])]
+    except (KeyError, TypeError, IndexError):
+        return None
+    return float(score) if isinstance(score, int | float) and math.isfinite(score) else None
 
 
 def sha256(path: Path) -> str:

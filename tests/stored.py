@@ -24,6 +24,7 @@ def result(
     suite: Suite,
     method: str,
     seed: int = 0,
+    /,
     *,
     base: float = 50.0,
     protocol: str = "imagenet-linear",
@@ -68,7 +69,7 @@ def write_result(runs: Path, made: dict[str, Any]) -> Path:
 
 
 def write_pretraining(
-    runs: Path, suite: Suite, method: str, seed: int = 0, *, shows: str = "scenes", **changes: Any
+    runs: Path, suite: Suite, method: str, seed: int = 0, /, *, shows: str = "scenes", **changes: Any
 ) -> Path:
     """A card with a curve, and a picture that shows images of a data set."""
     folder = runs / f"pretrain-{method}-{suite.name}-s{seed}"
@@ -97,4 +98,6 @@ def png() -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    )

@@ -44,11 +44,11 @@ def of_detections(evidence: Evidence, column: str) -> Statistic:
     """``map@<setting>``, ``ap_<class>@<setting>``, and COCO's ``ap``, ``ap50`` and ``ap75``."""
     metric, setting = metric_and_place(column)
     thresholds = evidence["thresholds"].tolist()
-    used = {"ap": thresholds, "ap50": [0.5], "ap75": [0.75]}.get(metric, thresholds[:1])
+    overlaps = {"map": thresholds[:1], "ap": thresholds, "ap50": [0.5], "ap75": [0.75]}
     detections = detection_evidence.by_setting(evidence)[setting]
     truth = detection_evidence.restore_objects(evidence)
-    ranked = rank_detections_at(detections, truth, len(evidence["classes"]), used)
-    if metric.startswith("ap_"):
+    ranked = rank_detections_at(detections, truth, len(evidence["classes"]), overlaps.get(metric, thresholds[:1]))
+    if metric not in overlaps:
         ranked = [replace(one, classes=(one.classes[_class(evidence, metric)],)) for one in ranked]
     return _percent(mean_ap(ranked, str(evidence["ap"])))
 

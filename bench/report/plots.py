@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import cycle
 from typing import Any
 
@@ -36,6 +37,9 @@ INK = {
 COLOURED = 8
 """Curves that have a colour of their own; the others are grey."""
 
+once = lru_cache(maxsize=512)
+"""The same figure is drawn once a process: embedding the fonts of a PDF takes a third of a second."""
+
 _SERIES = [name for name in INK if name.startswith("c")]
 _MARKERS = "osD^vPX*"
 _WIDTH = 5.2
@@ -50,8 +54,7 @@ _SETTINGS = {
     "axes.edgecolor": INK["soft"],
     "axes.labelcolor": INK["ink"],
     "axes.titlecolor": INK["ink"],
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -129,7 +132,8 @@ class Panel:
     """A horizontal line, such as chance."""
 
 
-def across(name: str, title: str, caption: str, ticks: Sequence[str], unit: str, curves: Sequence[Curve]) -> Figure:
+@once
+def across(name: str, title: str, caption: str, ticks: tuple[str, ...], unit: str, curves: tuple[Curve, ...]) -> Figure:
     """Values over columns, such as layers: the best ``COLOURED`` in colour, named at their ends, references dashed, the
     others grey."""
     ranked = sorted((c for c in curves if not c.reference), key=lambda c: -max(c.y))
@@ -159,8 +163,9 @@ def across(name: str, title: str, caption: str, ticks: Sequence[str], unit: str,
     return _drawn(name, title, caption, (_WIDTH, height), draw)
 
 
+@once
 def against(
-    name: str, title: str, caption: str, axes_titles: tuple[str, str], points: Sequence[Point], *, ranks: bool
+    name: str, title: str, caption: str, axes_titles: tuple[str, str], points: tuple[Point, ...], *, ranks: bool
 ) -> Figure:
     """What was measured over what was published, with the line on which both are the same."""
     series = list(dict.fromkeys(point.series for point in points))
@@ -196,7 +201,8 @@ def against(
     return _drawn(name, title, caption, (_WIDTH, 3.9), draw)
 
 
-def training(name: str, title: str, caption: str, panels: Sequence[Panel]) -> Figure:
+@once
+def training(name: str, title: str, caption: str, panels: tuple[Panel, ...]) -> Figure:
     """Quantities over epochs, a panel each."""
     height = 1.9 * len(panels)
 

@@ -43,10 +43,9 @@ def boxes(rng, count):
 
 
 def detections(rng):
-    found = [
-        compact(Detections(rng.integers(0, IMAGES, 200), rng.integers(0, 3, 200), rng.random(200), boxes(rng, 200)), IMAGES)
-        for _ in SETTINGS
-    ]  # fmt: skip
+    n = 200
+    parts = [(rng.integers(0, IMAGES, n), rng.integers(0, 3, n), rng.random(n), boxes(rng, n)) for _ in SETTINGS]
+    found = [compact(Detections(*part), IMAGES) for part in parts]
     image = np.sort(rng.integers(0, IMAGES, 60))
     known = Objects(image, rng.integers(0, 3, 60), boxes(rng, 60), rng.random(60) < 0.1, IMAGES)
     return {

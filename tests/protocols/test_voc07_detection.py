@@ -162,9 +162,10 @@ def test_the_detections_of_each_setting_come_back_as_they_were_rounded():
     rows[0, 0, 0] = (4, 0.5, 1.04, 2, 30.06, 40)
     rows[0, 0, 1] = (7, 0.75, 0, 0, 5, 6)
     rows[2, 1, 0] = (19, 0.25, 10, 20, 30, 500)
-    evidence = _packed(rows, 3)
+    evidence = {**_packed(rows, 3), "settings": np.array(["fc6-8", "all"])}
     assert evidence["count"].tolist() == [[2, 0, 0], [0, 0, 1]]
-    first, second = by_setting(evidence).values()
+    found = by_setting(evidence)
+    first, second = found["fc6-8"], found["all"]
     assert first.labels.tolist() == [7, 4], "the highest score first"
     assert first.boxes[1].tolist() == [1.0, 2.0, 30.1, 40.0]
     assert (second.image.tolist(), second.labels.tolist(), second.scores.tolist()) == ([2], [19], [0.25])

@@ -13,7 +13,7 @@ from bench.data.base import Sample
 from bench.engines import install
 from bench.errors import BenchError
 from bench.metrics.intervals import column
-from bench.metrics.miou import Confusions, confusion
+from bench.metrics.miou import Confusions, by_setting, confusion
 from bench.protocols import definitions
 from bench.protocols.segmentation import Longest, Short
 from bench.protocols.transfer import prepared

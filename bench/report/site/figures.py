@@ -40,9 +40,9 @@ def across(drawing: Drawing, *, measured: bool) -> Iterator[plots.Figure]:
             f"{slug(drawing.table)}.{slug(drawing.suite)}.{'measured' if measured else 'published'}-{number}",
             f"Measured, suite {drawing.suite}" if measured else f"Published: {drawing.source.paper}",
             caption,
-            [names[i] for i in at],
+            tuple(names[i] for i in at),
             drawing.units[at[0]],
-            curves,
+            tuple(curves),
         )
 
 
@@ -61,7 +61,7 @@ def against(drawing: Drawing) -> Iterator[plots.Figure]:
             "Published against measured",
             f"{drawing.title}. On the dashed line both are the same. Bars: 95 % intervals of the measured numbers.",
             ("published", "measured"),
-            points,
+            tuple(points),
             ranks=False,
         )
 
@@ -89,7 +89,7 @@ def ranks(drawing: Drawing) -> Iterator[plots.Figure]:
             f"{drawing.title}. Ranks in each column among the pretext tasks that have both numbers; 1 is the best. On "
             "the dashed line both are the same.",
             ("published rank", "measured rank"),
-            points,
+            tuple(points),
             ranks=True,
         )
 

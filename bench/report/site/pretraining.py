@@ -102,7 +102,7 @@ def curves(entry: registry.Entry, done: Iterable[Pretraining]) -> Iterator[plots
                 f"{slug(entry.key)}.{slug(suite)}.training-{number}",
                 f"Pretraining of {line(entry.title)}",
                 line(f"Pretraining at suite {suite}{named}; seed{'s' if len(cards) > 1 else ''} {seeds}."),
-                panels,
+                tuple(panels),
             )
 
 
