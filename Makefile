@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer, git and make; the rest goes into .venv, once.
-#   make demo     a table in minutes, on generated images
+#   make demo     a table and a site in minutes, on generated images
 #   make test     all tests; some of them: make test ARGS="-k loader"
 #   make lint     style, format, types
 #   make dev-slurm  a real Slurm on this machine (Debian, Ubuntu)
@@ -15,6 +15,7 @@ READY := .venv/.ready
 
 demo: $(READY)
 	$(BIN)/bench reproduce imagenet-linear --suite demo --methods $(DEMO) --out demo $(ARGS)
+	$(BIN)/bench site --out demo/site
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)

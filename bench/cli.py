@@ -205,17 +205,24 @@ def table(
     out: Annotated[Path | None, typer.Option("--out", help="A file instead of standard output")] = None,
     as_published: PublishedOption = False,
     standalone: Annotated[bool, typer.Option("--standalone", help="LaTeX: a whole document")] = False,
+    against_baseline: Annotated[
+        bool, typer.Option("--against-baseline", help="Instead: each method's lead over the stronger baseline, tested")
+    ] = False,
     runs: RunsOption = None,
 ) -> None:
     """Draw a table from the results that exist: published against measured."""
-    from bench.report.draw import drawing, for_screen
+    from bench.report import baseline
+    from bench.report.draw import OnDisk, for_screen
     from bench.report.render import render
 
-    made = drawing(name, suite, _roots(runs, None)[0], as_published=as_published)
-    if fmt is Format.terminal and out is None:
-        print(for_screen(made), end="")
-        return
-    drawn = render(made, fmt.value, standalone=standalone)
+    found = OnDisk(_roots(runs, None)[0])
+    made = found.drawing(name, suite, as_published=as_published)
+    if against_baseline:
+        drawn = baseline.render(baseline.against_baseline(made, found.tests), fmt.value)
+    elif fmt is Format.terminal and out is None:
+        drawn = for_screen(made)
+    else:
+        drawn = render(made, fmt.value, standalone=standalone)
     if out is None:
         print(drawn, end="" if drawn.endswith("\n") else "\n")
         return

@@ -301,13 +301,14 @@ def write_tables(asked: Request, out: Path | None, say: Say) -> None:
     """Print each table and write it as HTML, Markdown, LaTeX, CSV and JSON."""
     from bench.cli import SUFFIX
     from bench.files import atomic
-    from bench.report.draw import drawing, for_screen
+    from bench.report.draw import OnDisk, for_screen
     from bench.report.render import render
 
     folder = out or asked.runs / "tables"
     kind = ".as-published" if asked.as_published else ""
+    found = OnDisk(asked.runs)
     for name in asked.tables:
-        drawn = drawing(name, asked.suite, asked.runs, as_published=asked.as_published, seeds=_seeds(asked.seeds))
+        drawn = found.drawing(name, asked.suite, as_published=asked.as_published, seeds=_seeds(asked.seeds))
         say(for_screen(drawn))
         for fmt, suffix in SUFFIX.items():
             path = folder / f"{name}.{suites.load(asked.suite).name}{kind}.{suffix}"

@@ -46,7 +46,12 @@ def result(
         "pretraining_digest": now["pretraining_digest"],
         "protocol": {"name": protocol, "version": 1, "variant": "standard", "digest": now["protocol_digest"]},
         "columns": {key: number(value) for key, value in values.items()},
-        "selection": {"rule": "none"},
+        "selection": {
+            "rule": "rate by held-out top-1, last epoch",
+            "heldout": {
+                key.partition("@")[2]: {"chosen_rate": 0.1, "top1": {"0.1": value}} for key, value in values.items()
+            },
+        },
         "weights_sha256": "0" * 64,
         "data": {"train": {"digest": "a"}, "test": {"digest": "b"}},
         "training": {},

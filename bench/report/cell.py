@@ -59,6 +59,10 @@ class Cell:
     digest: str = ""
     """The protocol's: the one it was measured under, or would be now."""
     data_digest: str = ""
+    evidence: tuple[str, ...] = ()
+    """The sha256 of each seed's."""
+    heldout: float | None = None
+    """The mean over seeds of the score on the held-out slice by which the learning rate was chosen, where one was."""
     command: str = ""
     """Computes the cell, for the first seed that lacks a fresh result; empty where no command can."""
 
@@ -221,6 +225,7 @@ def _aggregate(records: dict[int, Record]) -> Record:
     """One number from one record a seed, with what is known of its uncertainty."""
     values = {seed: float(one["value"]) for seed, one in records.items()}
     first = next(iter(records.values()))
+    scores = [one["heldout"] for one in records.values() if one["heldout"] is not None]
     low, high = min(float(r["low"]) for r in records.values()), max(float(r["high"]) for r in records.values())
     interval = "95 % bootstrap over test examples" if len(values) == 1 else "span of two 95 % bootstraps"
     if len(values) > 2:
@@ -239,6 +244,8 @@ def _aggregate(records: dict[int, Record]) -> Record:
         "at_chance": low <= float(first["chance"]),
         "digest": first["protocol_digest"],
         "data_digest": "/".join(sorted({str(r["data_digest"]) for r in records.values()})),
+        "evidence": tuple(str(r["evidence_sha256"] or "") for r in records.values()),
+        "heldout": round(fmean(scores), _DIGITS) if len(scores) == len(records) else None,
     }
 
 

@@ -150,7 +150,9 @@ def across(name: str, title: str, caption: str, ticks: tuple[str, ...], unit: st
         for curve in reversed(ranked[: len(coloured)]):
             colour, mark = coloured[id(curve)]
             if curve.low:
-                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0)
+                axes.fill_between(
+                    curve.x, curve.low, curve.high, color=colour, alpha=0.4 / (2 + len(coloured)), linewidth=0
+                )
             axes.plot(curve.x, curve.y, color=colour, marker=mark)
         axes.set_xticks(range(len(ticks)), [_short(tick, 14) for tick in ticks])
         axes.set_xlim(-0.2, len(ticks) - 0.8)

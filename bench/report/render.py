@@ -112,12 +112,17 @@ def _aligned(block: Block) -> list[Raw]:
     """The lines of a Markdown table, its columns padded to one width."""
     rows = [[markdown(head) for head in block.flat]]
     rows += [[_label(line), *(_markdown_entry(entry) for entry in line.entries)] for line in block.lines]
+    return [Raw(line) for line in padded_table(rows)]
+
+
+def padded_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, its columns of one width, the head first; what stands in it is not escaped."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [
         [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows
     ]
-    return [Raw(f"| {' | '.join(cells)} |") for cells in (padded[0], rule, *padded[1:])]
+    return [f"| {' | '.join(cells)} |" for cells in (padded[0], rule, *padded[1:])]
 
 
 def _label(line: layout.Line) -> str:
@@ -296,7 +301,8 @@ _FIELDS = (
     *("block", "table", "suite", "row", "method", "options", "backbone", "pretraining_data", "reference"),
     *("synthetic_motion", "note"),
     *("column", "reads", "state", "reason", "value", "low", "high", "interval", "sd", "seeds", "values", "n", "unit"),
-    *("chance", "at_chance", "best", "protocol", "variant", "digest", "data_digest", "other_data", "command"),
+    *("chance", "at_chance", "best", "protocol", "variant", "digest", "data_digest", "other_data", "heldout"),
+    *("evidence", "command"),
     *("status", "source"),
 )
 
@@ -316,6 +322,7 @@ def _measured(drawing: Drawing) -> Iterator[dict[str, Any]]:
                 "reads": column.reads,
                 "seeds": " ".join(map(str, cell.seeds)),
                 "values": " ".join(map(str, cell.seeds.values())),
+                "evidence": " ".join(cell.evidence),
             }
 
 

@@ -11,7 +11,10 @@ from bench import identity, registry
 from bench.data.catalog import has_synthetic_motion
 from bench.files import canonical
 from bench.protocols import definitions
+from bench.report import ranking
 from bench.report.cell import CHANCE, OTHER_DATA, STALE, Cell, Place, Store, line, without_role
+from bench.report.compare import Tested, Tests, UntestedError
+from bench.report.ranking import Ranking
 from bench.report.spec import (
     ColumnSpec,
     Published,
@@ -59,6 +62,11 @@ class Row:
     """One a column; None: not published."""
     cells: tuple[Cell, ...]
     """One a column."""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What is measured: the same for rows that papers printed apart and we measure once."""
+        return self.method, canonical(self.options), self.backbone, self.pretraining_data
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,9 @@ class Drawing:
     """How the numbers are to be read, a sentence each."""
     notes: tuple[Note, ...]
     remarks: tuple[str, ...]
-    """Why cells are as they are, rows alike together."""
+    """Why cells are as they are, rows alike together; and how the rankings agree."""
+    rankings: tuple[Ranking, ...]
+    """Away from the paper's own suite: whether the rows rank as they were published."""
 
 
 def draw(
@@ -119,6 +129,7 @@ def draw(
     *,
     as_published: bool = False,
     seeds: Sequence[int] | None = None,
+    tests: Tests | None = None,
 ) -> Drawing:
     """The table at that suite, from what was measured.
 
@@ -128,6 +139,7 @@ def draw(
             another identity than a fresh one (see :func:`bench.identity.current`) is passed over.
         as_published: each row under the variant and on the backbone of its published number.
         seeds: only these; None: every seed that was measured, and the suite's are the ones to measure.
+        tests: those of ``results``; None: nothing is kept from before.
 
     Raises:
         BenchError: the suite or a protocol cannot be read.
@@ -139,8 +151,14 @@ def draw(
         for row in spec.measured_rows(list(entries.values()))
     ]
     rows = _mark_other_data(rows)
+    tests = tests or Tests(results)
+    untested: list[str] = []
     if not as_published:
-        rows = _embolden(rows)
+        rows, untested = _embolden(rows, spec.columns, tests)
+    ranked: list[Ranking] = []
+    if not _comparable(spec, suite):
+        ranked = list(ranking.rankings([row for row in rows if not unranked(row)], spec.columns, tests.kept))
+    said = [ranking.sentence(ranked)] if ranked else []
     return Drawing(
         table=spec.name,
         title=line(spec.title),
@@ -158,8 +176,22 @@ def draw(
         protocols=tuple(_identities(rows, suite)),
         reading=tuple(_reading(rows, spec, suite, as_published)),
         notes=tuple(_notes(rows, _comparable(spec, suite))),
-        remarks=(*_remarks(rows, spec.columns), *_left_out(rows, store)),
+        remarks=(*_remarks(rows, spec.columns), *untested, *_left_out(rows, store), *said),
+        rankings=tuple(ranked),
     )
+
+
+def tested(rows: Iterable[Row], at: int, column: ColumnSpec) -> dict[tuple[str, ...], Tested]:
+    """By the rows' keys, each once: those that a test of the column may compare.
+
+    They are measured, and on the data of most rows.
+    """
+    found: dict[tuple[str, ...], Tested] = {}
+    for row in rows:
+        cell = row.cells[at]
+        if cell.state == "measured" and not cell.other_data:
+            found.setdefault(row.key, Tested(row.title, cell, column.reads))
+    return found
 
 
 def _row(
@@ -235,22 +267,33 @@ def _mark_other_data(rows: list[Row]) -> list[Row]:
     return [replace(row, cells=tuple(replace(c, other_data=other(c)) for c in row.cells)) for row in rows]
 
 
-def _embolden(rows: list[Row]) -> list[Row]:
-    """Per column: the best measured cell outside reference rows, and those whose interval overlaps its interval."""
-    bars = []
-    for cells in zip(*(row.cells for row in rows if not row.reference), strict=True):
-        ranked = [(cell.value, cell.low) for cell in cells if cell.state == "measured"]
-        bars.append(max(ranked)[1] if ranked else None)
+def _embolden(rows: list[Row], columns: tuple[ColumnSpec, ...], tests: Tests) -> tuple[list[Row], list[str]]:
+    """Per column: the measured cells that no other is significantly above, of rows that are no references.
 
-    def best(cell: Cell, bar: float | None) -> bool:
-        return cell.state == "measured" and bar is not None and cell.high is not None and cell.high >= bar
+    Also returns where nothing could be tested, and so nothing is bold.
+    """
+    best: list[set[tuple[str, ...]]] = []
+    untested: dict[str, list[str]] = {}
+    for at, (name, column) in enumerate(zip(column_names(columns), columns, strict=True)):
+        found = tested((row for row in rows if not row.reference), at, column)
+        kept: Sequence[bool] = []
+        if len(found) > 1:
+            try:
+                kept = tests.not_below_any(list(found.values()))
+            except UntestedError as why:
+                untested.setdefault(line(str(why)), []).append(line(name))
+        best.append({key for key, holds in zip(found, kept, strict=False) if holds})
 
-    return [
-        row
-        if row.reference
-        else replace(row, cells=tuple(replace(c, best=best(c, b)) for c, b in zip(row.cells, bars, strict=True)))
-        for row in rows
-    ]
+    def marked(row: Row) -> Row:
+        cells = zip(row.cells, best, strict=True)
+        bold = [not row.reference and row.key in keys and not cell.at_chance for cell, keys in cells]
+        return replace(row, cells=tuple(replace(c, best=b) for c, b in zip(row.cells, bold, strict=True)))
+
+    said = []
+    for reason, names in untested.items():
+        where = "" if len(names) == len(columns) else f" in {', '.join(names)}"
+        said.append(f"no bold{where}, for nothing can be tested: {reason}")
+    return [marked(row) for row in rows], said
 
 
 def _comparable(spec: TableSpec, suite: Suite) -> bool:
@@ -326,9 +369,11 @@ def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool)
         yield "±: standard deviation over seeds."
     if any(cell.best for cell in valued):
         yield (
-            "Bold: not worse than the column's best, for their intervals overlap (one seed: bootstrap; two: the span "
-            "of both bootstraps; more: Student's t over seeds). Reference rows take no part."
+            "Bold: significantly below no other row of the column (one-sided tests over seeds and test examples, Holm "
+            "over all ordered pairs at 5 %). Reference rows take no part, and what is at chance is never bold."
         )
+    if any(cell.best and len(cell.seeds) == 1 for cell in valued):
+        yield "Rows with one seed are compared over the test examples only."
     if as_published:
         yield "Each row under the variant and on the backbone of its published number, so no bold across rows."
     variants = dict.fromkeys(

@@ -3,6 +3,7 @@ when a method is added."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +14,7 @@ from bench.launch.state import COLUMNS as STATES
 from bench.protocols import definitions
 from bench.report import spec
 from bench.results import COLUMNS as RESULTS
+from bench.results import sha256
 
 METHOD = '''
 class Method:
@@ -48,15 +50,18 @@ def house(tmp_path, monkeypatch):
     methods = tmp_path / "methods"
     labels = 'role = "reference"\n    needs = {"image", "label"}\n    recipe = Recipe(epochs=2, batch=4)'
     method(methods, "supervised", "Supervised", "krizhevsky2012imagenet", more=labels)
-    method(methods, "random", "Random", "zhang2017split")
-    method(methods, "random-rescaled", "Random rescaled", "krahenbuhl2016data")
+    baseline = 'role = "baseline"\n    recipe = None'
+    method(methods, "random", "Random", "zhang2017split", more=baseline)
+    method(methods, "random-rescaled", "Random rescaled", "krahenbuhl2016data", more=baseline)
     method(methods, "rotation", "Rotation", "gidaris2018unsupervised", more="recipe = Recipe(epochs=2, batch=4)")
     method(methods, "zeta", "Zeta <i>&_|% {x} $1", "zeta2026")
     (tmp_path / "backbones" / "toy.py").write_text(
         'class Toy:\n    title, version = "Toy", 1\n    variants = {"toy": {}, "caffenet": {}}\n', encoding="utf-8"
     )
     (tmp_path / "protocols" / "imagenet_linear.py").write_text(
-        'class Probe:\n    title, version = "Linear", 1\n    role = "imagenet"\n', encoding="utf-8"
+        'class Probe:\n    title, version, role = "Linear", 1, "imagenet"\n'
+        '    statistic = "bench.protocols.statistics:of_ranks"\n',
+        encoding="utf-8",
     )
     (tmp_path / "protocols" / "imagenet_linear.toml").write_text(PROTOCOL, encoding="utf-8")
     monkeypatch.setattr(registry, "_HERE", tmp_path)
@@ -104,10 +109,30 @@ def suite():
 
 
 @pytest.fixture
-def result():
+def evidence(tmp_path):
+    """A function: evidence of so many hits among N images, for the columns ``top1@<stage>`` -> (path, sha256)."""
+
+    def make(values, n, seed):
+        rng = np.random.default_rng(seed)
+        hits = np.stack([rng.permutation(n) < round(value / 100 * n) for value in values.values()])
+        stages = np.array([column.partition("@")[2] for column in values])
+        (tmp_path / "evidence").mkdir(exist_ok=True)
+        file = tmp_path / "evidence" / f"{len(list((tmp_path / 'evidence').iterdir()))}.npz"
+        np.savez(file, rank=np.where(hits, 0, 9).astype(np.uint8), stages=stages)
+        return str(file), sha256(file)
+
+    return make
+
+
+@pytest.fixture
+def result(evidence):
     """A function: the rows of one result, fresh unless changed, as ``bench.results.load`` gives them."""
 
     def make(suite, key, values, *, seed=0, half=1.5, row_options=None, **changes):
+        if not isinstance(values, dict):
+            values = {f"top1@conv{i}": value for i, value in enumerate(values, 1)}
+        n = changes.get("n", 2500)
+        file, digest = evidence(values, n, [seed, *key.encode()])
         shared = {
             "suite": suite.name,
             "method": key,
@@ -124,14 +149,14 @@ def result():
             "unit": "%",
             "data_digest": "d0",
             "weights_sha256": "0" * 64,
+            "evidence": file,
+            "evidence_sha256": digest,
             "command": "bench run",
             "path": "result.json",
             "source": "runs",
         }
-        if not isinstance(values, dict):
-            values = {f"top1@conv{i}": value for i, value in enumerate(values, 1)}
         return [
-            {**shared, "column": column, "value": v, "low": v - half, "high": v + half, **changes}
+            {**shared, "column": column, "value": v, "low": v - half, "high": v + half, "heldout": v + 0.5, **changes}
             for column, v in values.items()
         ]
 

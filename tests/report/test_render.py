@@ -50,7 +50,8 @@ def hostile(evil, rotnet, suite, state, frames):
 
 @pytest.mark.parametrize("fmt", render.FORMATS)
 def test_golden(drawing, fmt):
-    text = render.render(drawing(), fmt)
+    # archives of the same arrays are not the same bytes everywhere
+    text = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", render.render(drawing(), fmt))
     file = GOLDEN / f"table_imagenet-linear.{SUFFIX[fmt]}"
     if os.environ.get("BENCH_UPDATE_GOLDEN"):
         file.write_text(text, encoding="utf-8")
@@ -153,7 +154,7 @@ def test_markdown_escapes(hostile):
 def test_markdown_shows_uncertainty_and_bold(drawing):
     text = render.render(drawing(), "markdown")
     assert "34.5‡ [33.0, 36.0]" in text
-    assert "**29.6** ± 1.0" in text
+    assert " 29.6 ± 1.0" in text
     assert "**35.5** ± 0.7" in text
     assert "*not impl.*" in text
 

@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 import pytest
 import stored
 
-from bench import registry
+from bench import published, registry
 from bench import suite as suites
 from bench.errors import BenchError
 from bench.report import bibliography, plots, prose, spec
 from bench.report.render import TEMPLATES
-from bench.report.site import MANIFEST, build
+from bench.report.site import MANIFEST, build, pretraining
 from bench.report.site.frame import slug
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -150,6 +150,19 @@ def test_a_method_page_tells_all_of_its_numbers(demo):
     assert digest in page.text
     assert len(page.all("img")) == 1
     assert (demo / "figures" / "rotation.demo.training-0.svg").is_file()
+
+
+def test_what_is_published_of_a_pretraining_is_shown_once(tmp_path, monkeypatch):
+    made = stored.write_pretraining(tmp_path / "runs", suites.load("smoke"), "rotation")
+    folder = tmp_path / "results" / "smoke" / "pretraining" / "alexnet-smoke.rotation"
+    folder.mkdir(parents=True)
+    (folder / "card-s0.json").write_bytes((made / "card.json").read_bytes())
+    (folder / "samples-s0.png").write_bytes(stored.png())
+    monkeypatch.setattr(published, "root", lambda: tmp_path / "results")
+    for runs in ("runs", "none"):
+        (one,) = pretraining.load(tmp_path / runs)["rotation"]
+        assert pretraining.picture([one])
+        assert one.card.seed == 0
 
 
 def test_photographs_of_a_data_set_are_never_published(demo):

@@ -47,33 +47,6 @@ def test_not_registered_is_not_implemented(draw, suite):
     assert any(r.startswith("not implemented (no such method yet): Context") for r in drawn.remarks)
 
 
-def test_bold_is_what_overlaps_the_best(draw, suite, result):
-    at = suite()
-    drawn = draw(
-        at,
-        [
-            *result(at, "supervised", [90.0] * 5),
-            *result(at, "rotation", FIVE),
-            *result(at, "random", [27.1, 27.9, 29.0, 29.9, 31.1]),
-            *result(at, "zeta", [99.0] * 5, method_version=0),
-        ],
-    )
-    best = {r.method: [c.best for c in r.cells] for r in drawn.rows}
-    assert best["rotation"] == [True] * 5
-    # half widths are 1.5: the intervals touch from a difference of 3 down
-    assert best["random"] == [d <= 3 for d in (2.9, 3.1, 3.0, 3.1, 2.9)]
-    assert best["supervised"] == [False] * 5
-    assert best["zeta"] == [False] * 5
-    assert any(sentence.startswith("Bold:") for sentence in drawn.reading)
-
-
-def test_a_lone_reference_is_never_bold(draw, suite, result):
-    at = suite()
-    drawn = draw(at, result(at, "supervised", FIVE))
-    assert not any(c.best for r in drawn.rows for c in r.cells)
-    assert not any(sentence.startswith("Bold:") for sentence in drawn.reading)
-
-
 def test_other_data_is_a_footnote(draw, suite, result):
     at = suite()
     drawn = draw(

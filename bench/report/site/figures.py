@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-import numpy as np
 from scipy.stats import rankdata
 
-from bench.report import plots
+from bench.report import plots, ranking
 from bench.report.cell import Cell, line
 from bench.report.site.frame import slug
 from bench.report.spec import Published, column_names
@@ -16,8 +15,6 @@ from bench.report.table import Drawing, Row, unranked
 
 _FEWEST = 3
 """Columns that make a curve."""
-_FEWEST_RANKED = 5
-"""Rows that make a ranking."""
 
 
 def across(drawing: Drawing, *, measured: bool) -> Iterator[plots.Figure]:
@@ -29,8 +26,8 @@ def across(drawing: Drawing, *, measured: bool) -> Iterator[plots.Figure]:
         curves = [curve for row in drawing.rows if len((curve := _curve(row, at, measured)).x) > 1]
         if len(at) < _FEWEST or not curves:
             continue
-        _, group, _ = kind
-        caption = f"{drawing.title}{f', {group}' if group else ''}. Dashed: reference rows."
+        _, group, metric = kind
+        caption = f"{drawing.title}: {group or metric}. Dashed: reference rows."
         if measured:
             caption += " Bands: 95 % intervals."
         grey = sum(not curve.reference for curve in curves) - plots.COLOURED
@@ -67,27 +64,25 @@ def against(drawing: Drawing) -> Iterator[plots.Figure]:
 
 
 def ranks(drawing: Drawing) -> Iterator[plots.Figure]:
-    """Ranks in place of values, at a suite whose values do not compare with the paper's: pretext rows only."""
-    rows = [row for row in drawing.rows if row.published and not unranked(row)]
+    """Ranks in place of values, at a suite whose values do not compare with the paper's: at the best layer of each
+    method where the table shows several, else in each column."""
+    rows = [row for row in drawing.rows if not unranked(row)]
+    places = [(of, own) for of, own in ranking.ranked(rows, drawing.columns) if len(own) >= ranking.FEWEST]
+    best = [(of, own) for of, own in places if of.startswith("best layer")]
     points = []
-    for i, name in enumerate(column_names(drawing.columns)):
-        both = [(row.label, row.numbers[i], row.cells[i]) for row in rows]
-        pairs = [
-            (label, number.value, cell.value)
-            for label, number, cell in both
-            if number is not None and cell.value is not None and cell.state == "measured"
+    for of, own in best or places:
+        published, measured = (rankdata([-pair[k] for _, pair in own]) for k in (0, 1))
+        points += [
+            plots.Point(row.title, of, float(x), float(y))
+            for (row, _), x, y in zip(own, published, measured, strict=True)
         ]
-        if len(pairs) < _FEWEST_RANKED:
-            continue
-        labels, published, measured = zip(*pairs, strict=True)
-        places = zip(labels, rankdata(np.negative(published)), rankdata(np.negative(measured)), strict=True)
-        points += [plots.Point(label, line(name), float(x), float(y)) for label, x, y in places]
     if points:
+        where = "at the best layer of each, chosen on held-out images" if best else "in each column"
         yield plots.against(
             f"{slug(drawing.table)}.{slug(drawing.suite)}.ranks",
             f"Published against measured ranks, suite {drawing.suite}",
-            f"{drawing.title}. Ranks in each column among the pretext tasks that have both numbers; 1 is the best. On "
-            "the dashed line both are the same.",
+            f"{drawing.title}. Ranks {where}, among the pretext tasks that have both numbers; 1 is the best. On the "
+            "dashed line both are the same.",
             ("published rank", "measured rank"),
             tuple(points),
             ranks=True,

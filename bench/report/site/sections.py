@@ -9,12 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import registry, results
+from bench import registry
 from bench import suite as suites
-from bench.launch import state
 from bench.protocols import definitions
 from bench.report import layout, plots, spec, table
 from bench.report.cell import Cell, line
+from bench.report.draw import OnDisk
 from bench.report.layout import Block, Line
 from bench.report.site import figures
 from bench.report.site.frame import slug
@@ -71,7 +71,8 @@ class Store:
         self.suites = {one.name: one for one in map(suites.load, suite_names)}
         self.specs = [spec.load(name) for name in spec.names()]
         self.methods = registry.entries("methods")
-        found, states = results.load(runs), state.frame(runs)
+        disk = OnDisk(runs)
+        found, states, self._tests = disk.results, disk.states, disk.tests
         self._results: dict[str, pd.DataFrame] = {str(name): own for name, own in found.groupby("suite")}
         self._states: dict[str, pd.DataFrame] = {str(name): own for name, own in states.groupby("suite")}
         self._none = found.iloc[:0], states.iloc[:0]
@@ -81,7 +82,8 @@ class Store:
     def draw(self, of: TableSpec, at: Suite) -> Drawing:
         """The table at that suite."""
         no_results, no_states = self._none
-        return table.draw(of, at, self._results.get(at.name, no_results), self._states.get(at.name, no_states))
+        own, states = self._results.get(at.name, no_results), self._states.get(at.name, no_states)
+        return table.draw(of, at, own, states, tests=self._tests)
 
     @cached_property
     def columns(self) -> dict[str, set[tuple[str, str, str]]]:
@@ -203,7 +205,9 @@ def _board(store: Store, at: Suite) -> Board | None:
     )
     drawing = store.draw(of, at)
     ordered = replace(drawing, rows=tuple(sorted(drawing.rows, key=_by_best)))
-    return Board(at, ordered, layout.blocks(ordered)[0])
+    warning = "" if at.paper else ": not comparable with published numbers"
+    heading = f"Measured at suite {at.name} ({at.backbone}){warning}"
+    return Board(at, ordered, replace(layout.blocks(ordered)[0], heading=heading))
 
 
 def _renamed(column: ColumnSpec) -> ColumnSpec:
