@@ -173,9 +173,9 @@ def test_corrupt_jpegs_are_skipped_on_request_counted_and_named(photos):
     [
         (
             ["reproduce", "imagenet-linea", "-s", "smoke"],
-            "unknown table 'imagenet-linea': did you mean imagenet-linear?",
+            "unknown table 'imagenet-linea': did you mean imagenet-linear or imagenet-nonlinear",
         ),
-        (["table", "imagenet-linea", "-s", "smoke"], "did you mean imagenet-linear?"),
+        (["table", "imagenet-linea", "-s", "smoke"], "did you mean imagenet-linear or imagenet-nonlinear"),
         (["plan", "imagenet-linear", "-s", "smok"], "unknown suite 'smok': did you mean smoke"),
         (["reproduce", "imagenet-linear", "-s", "smoke", "-m", "rotaton"], "did you mean rotation"),
         (["run", "-s", "smoke", "--method", "rotaton"], "unknown method 'rotaton': did you mean rotation"),
