@@ -103,7 +103,7 @@ def record(runs: Path, suite: suites.Suite, method: str, protocol: str, seed: in
         for k in (1, 5)
         for stage, v in zip(STAGES, value.tolist(), strict=True)
     }
-    heldout = {stage: {"chosen_rate": 0.01, "top1": {rate: 30.123 for rate in RATES}} for stage in STAGES}
+    heldout = {stage: {"chosen_rate": 0.01, "top1": dict.fromkeys(RATES, 30.123)} for stage in STAGES}
     losses = {f"loss_{stage}": 2.51234 for stage in STAGES}
     curve = [{"update": i, "epoch": i / 10, "lr": {"main": 1.0}, "loss": 12.3456, **losses} for i in range(20)]
     result: dict[str, Any] = {
