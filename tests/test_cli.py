@@ -143,6 +143,17 @@ def test_tables_go_to_standard_output_or_a_file(fmt, runs, tmp_path):
         json.loads(out)
 
 
+def test_methods_against_the_stronger_baseline(runs, tmp_path):
+    asked = ("table", "imagenet-linear", "--suite", "smoke", "--runs", runs, "--against-baseline")
+    found = json.loads(bench(*asked, "--format", "json").stdout)
+    assert {(one["row"], one["baseline"]) for one in found} == {("Rotation", "Random")}
+    assert len(found) == 5
+    bench(*asked, "--format", "markdown", "--out", tmp_path / "lead.md")
+    assert (tmp_path / "lead.md").read_text().startswith("| row ")
+    assert "not drawn as csv" in bench(*asked, "--format", "csv", check=False).stderr
+    assert list((runs / ".cache" / "tests").glob("*.npz"))
+
+
 def test_status_logs_and_show_of_what_is_done(runs):
     rows = json.loads(bench("status", "--runs", runs, "--json").stdout)
     assert len(rows) == 4

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 from bench.identity import Spec, digest
 from bench.launch.profile import Profile, Resources
 
+_UNTIL_IT_LISTENS = """bash -c 'trap "" USR2 TERM; exec "$@"' bash"""
+"""A signal that comes before Python has set its handlers would end the job; ignored signals stay so over exec."""
+
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -86,7 +89,7 @@ def script(
     if array.after:
         more |= {"dependency": f"afterok:{after(array.after)}", "kill-on-invalid-dep": "yes"}
     return _make_sbatch_string(
-        command=f"{profile.python or shlex.quote(python)} {command}",
+        command=f"{_UNTIL_IT_LISTENS} {profile.python or shlex.quote(python)} {command}",
         folder=folder,
         job_name=array.name,
         map_count=len(array.jobs),

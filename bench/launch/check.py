@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import socket
 import sys
 import time
@@ -73,8 +72,7 @@ def see(runs: Path, data: Path) -> list[str]:
 
 
 def main() -> None:
-    """The body of the job; of several processes, the first speaks. The signal that the time is up says nothing here."""
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    """The body of the job; of several processes, the first speaks."""
     if int(os.environ.get("SLURM_PROCID", 0)):
         return
     processes = os.environ.get("SLURM_STEP_NUM_TASKS", "1")

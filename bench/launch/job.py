@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,17 @@ class _Job:
         return Work(*paths, told["workers"], told["checkpoint_seconds"], told["micro_batch"])
 
     def listen(self) -> None:
-        """SIGUSR2 (time or preemption, by Slurm's leave) and SIGTERM ask to save and stop."""
-        signals = [signal.SIGTERM] + ([signal.SIGUSR2] if self.launcher == "slurm" else [])
-        for number in signals:
-            signal.signal(number, self._ask)
+        """SIGUSR2 (time or preemption, by Slurm's leave), SIGTERM and our own clock ask to save and stop."""
+        signal.signal(signal.SIGTERM, self._ask)
+        if self.launcher == "slurm":
+            signal.signal(signal.SIGUSR2, self._ask)
+            told = self.described
+            _later(told["seconds"] - told["signal_seconds"], lambda: self._ask(signal.SIGUSR2, None))
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked is None and self.launcher == "slurm" and self._timed_out():
             patience = max(1, self.described["signal_seconds"] - QUEUE_AGAIN_BEFORE)
-            timer = threading.Timer(patience, self.queue_again)
-            timer.daemon = True
-            timer.start()
+            _later(patience, self.queue_again)
         self.asked = self.asked or number
 
     def _timed_out(self) -> bool:
@@ -137,6 +138,12 @@ def ranks_from_slurm() -> None:
         MASTER_ADDR=here.get("MASTER_ADDR") or here["SLURM_LAUNCH_NODE_IPADDR"],
         MASTER_PORT=here.get("MASTER_PORT") or str(20000 + int(here["SLURM_JOB_ID"]) % 20000),
     )
+
+
+def _later(seconds: float, act: Callable[[], Any]) -> None:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
 
 
 def _output(*command: str) -> str | None:

@@ -52,7 +52,7 @@ class Protocol(ABC):
     by_stage: bool = False
     """Whether its columns are those of the backbone's stages: ``top1@conv3``. A literal."""
     statistic: str = ""
-    """``module:function`` that tells what a column is under resamples of the test examples, as those of
+    """``module:function`` that tells what a column is, in its unit, under resamples of the test examples, as those of
     :mod:`bench.protocols.statistics` do; by it tables test rows against one another. A literal; its module imports no
     torch. Empty: the protocol's rows are never tested."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from functools import cache, cached_property, partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from bench import identity, registry
 from bench.metrics.intervals import t_interval
@@ -92,13 +95,17 @@ class Place:
 
     def obstacle(self, reads: str) -> str:
         """Why no run could ever fill the cell that shows the results' column ``reads``; empty where one can."""
+        return self._obstacle or definitions.absent(self.protocol, self.variant, self.backbone, [reads])
+
+    @cached_property
+    def _obstacle(self) -> str:
+        """The same of all columns."""
         why = definitions.obstacle(self.protocol, self.variant, self.suite, self.backbone)
         why = why or registry.misfit(self.method, self.backbone)
         if why:
             return why
         made = definitions.load(self.protocol).variant(self.variant, self.suite, self.backbone)
-        why = without_role(self.suite, made.role)
-        return why or definitions.absent(self.protocol, self.variant, self.backbone, [reads])
+        return without_role(self.suite, made.role)
 
     def command(self, seed: int) -> str:
         """The command of one seed."""
@@ -116,31 +123,40 @@ def without_role(suite: Suite, role: str) -> str:
 
 
 class Store:
-    """What was measured, and what is not done, at one suite."""
+    """What was measured under some protocols, and what is not done, at one suite."""
 
-    def __init__(self, suite: Suite, results: pd.DataFrame, states: pd.DataFrame, seeds: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        results: pd.DataFrame,
+        states: pd.DataFrame,
+        seeds: Sequence[int] | None,
+        protocols: Collection[str],
+    ) -> None:
         self.wanted = tuple(suite.seeds if seeds is None else seeds)
-        self._results: dict[tuple[str, ...], list[Record]] = {}
+        self._results: dict[tuple[str, ...], dict[str, list[Record]]] = {}
         self._states: dict[tuple[Any, ...], list[Record]] = {}
-        for one in _records(results, suite):
-            if seeds is None or one["seed"] in self.wanted:
-                self._results.setdefault(tuple(one[key] for key in _MATCHED), []).append(one)
-        for one in _records(states, suite):
+        mine = results[results["suite"] == suite.name]
+        mine = mine if seeds is None else mine[mine["seed"].isin(self.wanted)]
+        self.measured: set[tuple[str, str]] = set(zip(*map(_plain, (mine["method"], mine["options"])), strict=True))
+        """The (method, options) that have results, under whatever protocol."""
+        for one in _records(mine[mine["protocol"].isin(protocols)]):
+            columns = self._results.setdefault(tuple(one[key] for key in _MATCHED), {})
+            columns.setdefault(one["column"], []).append(one)
+        for one in _records(states[states["suite"] == suite.name]):
             key = (one["method"], one["options"], one["backbone"], one["protocol"], one["variant"], one["seed"])
             self._states.setdefault(key, []).append(one)
-
-    def measured(self) -> set[tuple[str, str]]:
-        """The (method, options) that have results."""
-        return {(method, options) for method, options, *_ in self._results}
+        self._now = cache(partial(identity.current, suite))
 
     def cell(self, place: Place, reads: str) -> Cell:
         """The cell at ``place`` that shows the results' column ``reads``."""
-        now = identity.current(place.suite, place.method, place.backbone, place.protocol, place.variant)
+        now = self._now(place.method, place.backbone, place.protocol, place.variant)
+        columns = self._results.get(place.key, {})
         old: list[Record] = []
         fresh: list[Record] = []
-        for one in self._results.get(place.key, ()):
+        for one in columns.get(reads, ()):
             (old if _differences(one, now) else fresh).append(one)
-        numbers = _one_a_seed(fresh, reads)
+        numbers = _one_a_seed(fresh)
         missing = {seed: self._status(place, seed, now) for seed in self.wanted if seed not in numbers}
         shared: Record = {
             "protocol": place.protocol,
@@ -150,9 +166,9 @@ class Store:
         }
         if numbers:
             return Cell("measured", _told(missing), **{**shared, **_aggregate(numbers)})
-        if fresh:
+        if any(not _differences(one, now) for others in columns.values() for one in others):
             return Cell("not implemented", f"{place.backbone} gives no {reads}", **{**shared, "command": ""})
-        outdated = _one_a_seed(_alike(old, now), reads)
+        outdated = _one_a_seed(_alike(old, now))
         if outdated:
             why = "; ".join([*_differences(next(iter(outdated.values())), now), *filter(None, [_busy(missing)])])
             return Cell("stale", why, **{**shared, **_aggregate(outdated)})
@@ -192,10 +208,15 @@ def line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _records(frame: pd.DataFrame, suite: Suite) -> list[Record]:
-    """The suite's rows as plain records, None where there is no value."""
-    mine = frame[frame["suite"] == suite.name].astype(object)
-    return [{str(k): v for k, v in one.items()} for one in mine.where(mine.notna(), None).to_dict("records")]
+def _records(frame: pd.DataFrame) -> list[Record]:
+    """The rows as plain records, None where there is no value."""
+    plain = {str(name): _plain(column) for name, column in frame.items()}
+    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    found: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    return found
 
 
 def _differences(record: Record, now: Record) -> list[str]:
@@ -207,12 +228,11 @@ def _differences(record: Record, now: Record) -> list[str]:
     ]
 
 
-def _one_a_seed(records: Iterable[Record], reads: str) -> dict[int, Record]:
-    """The first record of each seed for that column, seeds rising."""
+def _one_a_seed(records: Iterable[Record]) -> dict[int, Record]:
+    """The first record of each seed, seeds rising."""
     first: dict[int, Record] = {}
     for one in records:
-        if one["column"] == reads:
-            first.setdefault(int(one["seed"]), one)
+        first.setdefault(int(one["seed"]), one)
     return dict(sorted(first.items()))
 
 
@@ -236,7 +256,7 @@ def _aggregate(records: dict[int, Record]) -> Record:
         "low": round(low, _DIGITS),
         "high": round(high, _DIGITS),
         "interval": interval,
-        "sd": round(stdev(values.values()), _DIGITS) if len(values) > 1 else None,
+        "sd": round(float(np.std(list(values.values()), ddof=1)), _DIGITS) if len(values) > 1 else None,
         "seeds": values,
         "n": int(first["n"]),
         "unit": line(first["unit"]),

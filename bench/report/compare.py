@@ -7,6 +7,7 @@ kept under the sha256 of the evidence, so a table without new results reads no e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.metrics.compare import RESAMPLES, Measurement, not_below_any, p_below, resampled_counts
+from bench.metrics.intervals import of_all
 from bench.protocols import definitions
 from bench.report.cell import Cell
 from bench.report.kept import Kept
@@ -106,15 +108,18 @@ class Tests:
         return [self._measurement(row) for row in rows]
 
     def _measurement(self, row: Tested) -> Measurement:
-        values, examples = tuple(row.cell.seeds.values()), row.cell.n or 0
+        values = tuple(row.cell.seeds.values())
         resampled = self.kept.array(
             ["resampled", _VERSION, RESAMPLES, row.key],
-            lambda: np.mean([self._resampled(row, sha256, examples) for sha256 in row.cell.evidence], axis=0),
+            lambda: np.mean(
+                [self._resampled(row, *one) for one in zip(row.cell.evidence, values, strict=True)], axis=0
+            ),
         )
-        return Measurement(values, resampled, examples)
+        return Measurement(values, resampled, row.cell.n or 0)
 
-    def _resampled(self, row: Tested, sha256: str, examples: int) -> NDArray[np.float64]:
-        """(R,): the value of one seed under each resample of the test examples."""
+    def _resampled(self, row: Tested, sha256: str, value: float) -> NDArray[np.float64]:
+        """(R,): the ``value`` of one seed under each resample of the test examples."""
+        examples = row.cell.n or 0
         statistic_of = definitions.load(row.cell.protocol).statistic
         if statistic_of is None:
             raise UntestedError(f"the protocol {row.cell.protocol} names no statistic")
@@ -123,11 +128,14 @@ class Tests:
             self._counts[examples] = resampled_counts(examples)
         try:
             statistic = statistic_of(evidence.read(Path(self._files[sha256]), sha256), row.reads)
+            once = of_all(statistic, examples)
             found = np.concatenate([statistic(counts) for counts in self._counts[examples]])
         except BenchError as error:
             raise UntestedError(f"{row.title}: {error.what}") from error
         except Exception as error:  # evidence may hold anything
             raise UntestedError(f"the evidence of {row.title} gives no {row.reads} ({error!r})") from error
+        if not math.isclose(once, value, rel_tol=1e-6, abs_tol=1e-6):
+            raise UntestedError(f"the evidence of {row.title} gives {once:g} for {row.reads}, the result {value:g}")
         if not np.isfinite(found).all():
             raise UntestedError(f"{row.reads} of {row.title} does not exist under some resamples")
         return found

@@ -23,7 +23,7 @@ class OnDisk:
 
     def __init__(self, runs: Path) -> None:
         self.results, self.states = results.load(runs), state.frame(runs)
-        self.tests = Tests(self.results, tests_folder(runs))
+        self.tests = Tests(self.results, _tests_folder(runs))
 
     def drawing(
         self, name: str, suite_name: str, *, as_published: bool = False, seeds: list[int] | None = None
@@ -44,7 +44,7 @@ class OnDisk:
         )
 
 
-def tests_folder(runs: Path) -> Path | None:
+def _tests_folder(runs: Path) -> Path | None:
     """Where the outcomes of tests are kept; nowhere without a folder of runs, for drawing makes none."""
     return cache_root(runs) / "tests" if runs.is_dir() else None
 

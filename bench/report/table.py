@@ -145,7 +145,7 @@ def draw(
         BenchError: the suite or a protocol cannot be read.
     """
     entries = {entry.key: entry for entry in registry.entries("methods")}
-    store = Store(suite, results, states, seeds)
+    store = Store(suite, results, states, seeds, {column.protocol for column in spec.columns})
     rows = [
         _row(row, spec, suite, entries.get(row.method), store, as_published)
         for row in spec.measured_rows(list(entries.values()))
@@ -208,10 +208,12 @@ def _row(
     obstacle = without_role(suite, role) if entry else why_missing(row)
     # a command names neither options nor data: where these are not the suite's, there is none
     commanded = not row.options and not row.data
-    cells = []
+    cells: list[Cell] = []
+    places: dict[tuple[str, str], Place] = {}
     for column in spec.columns:
         variant = resolve_variant(row, column, as_published)
-        place = Place(suite, row.method, canonical(options), backbone, data, column.protocol, variant)
+        new = Place(suite, row.method, canonical(options), backbone, data, column.protocol, variant)
+        place = places.setdefault((column.protocol, variant), new)
         why = obstacle or place.obstacle(column.reads)
         if why:
             cell = Cell("not implemented", line(why), protocol=column.protocol, variant=variant)
@@ -326,14 +328,17 @@ def _and_of(role: Role) -> str:
 
 
 def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
-    variants: dict[str, definitions.Variant] = {}
-    seeds: dict[str, set[int]] = {}
+    measured: dict[tuple[str, str, str], set[int]] = {}
     for row in rows:
         for cell in row.cells:
             if cell.digest:
-                made = definitions.load(cell.protocol).variant(cell.variant, suite, row.backbone)
-                variants[made.digest] = made
-                seeds.setdefault(made.digest, set()).update(cell.seeds)
+                measured.setdefault((cell.protocol, cell.variant, row.backbone), set()).update(cell.seeds)
+    variants: dict[str, definitions.Variant] = {}
+    seeds: dict[str, set[int]] = {}
+    for (protocol, variant, backbone), own in measured.items():
+        made = definitions.load(protocol).variant(variant, suite, backbone)
+        variants[made.digest] = made
+        seeds.setdefault(made.digest, set()).update(own)
     for digest, made in variants.items():
         role = suite.role(made.role)
         yield Identity(
@@ -430,7 +435,7 @@ def _remarks(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> Iterator[str]:
 
 def _left_out(rows: list[Row], store: Store) -> Iterator[str]:
     """No result of the suite vanishes without a word."""
-    other = sorted(store.measured() - {(row.method, canonical(row.options)) for row in rows})
+    other = sorted(store.measured - {(row.method, canonical(row.options)) for row in rows})
     if other:
         names = ", ".join(method if options == "{}" else f"{method} {options}" for method, options in other)
         yield f"measured at this suite, but no row of this table: {line(names)}"

@@ -14,6 +14,7 @@ TINY = {
     "sweep": ("--images 2", 1),
     "decoding": ("--images 8", 3),
     "status_of_runs": ("--runs 20", 1),
+    "tables_of_results": ("--methods 6 --tables 2 --seeds 2", 2),
     "site_of_results": ("--methods 3 --suites 1 --seeds 1", 3),
     "lightly_side_by_side": ("--classes 5 --train 30 --test 4 --epochs 1", 2),
 }

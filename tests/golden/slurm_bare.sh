@@ -15,7 +15,7 @@
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=1 python3 -u -m bench.launch.job /runs/.jobs/bench-e779fbfe.json
+srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=1 bash -c 'trap "" USR2 TERM; exec "$@"' bash python3 -u -m bench.launch.job /runs/.jobs/bench-e779fbfe.json
 
 #!/bin/bash
 
@@ -36,4 +36,4 @@ srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=1 python3 -u -m bench.launch.job /runs/.jobs/bench-02201895.json
+srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=1 bash -c 'trap "" USR2 TERM; exec "$@"' bash python3 -u -m bench.launch.job /runs/.jobs/bench-02201895.json

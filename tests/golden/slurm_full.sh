@@ -29,7 +29,7 @@ source 'my env/bin/activate' || exit 1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=8 apptainer exec --nv bench.sif python -u -m bench.launch.job /runs/.jobs/bench-e779fbfe.json
+srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=8 bash -c 'trap "" USR2 TERM; exec "$@"' bash apptainer exec --nv bench.sif python -u -m bench.launch.job /runs/.jobs/bench-e779fbfe.json
 
 #!/bin/bash
 
@@ -64,4 +64,4 @@ source 'my env/bin/activate' || exit 1
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=8 apptainer exec --nv bench.sif python -u -m bench.launch.job /runs/.jobs/bench-02201895.json
+srun --unbuffered --output /runs/.jobs/%A_%a_%t_log.out --error /runs/.jobs/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=8 bash -c 'trap "" USR2 TERM; exec "$@"' bash apptainer exec --nv bench.sif python -u -m bench.launch.job /runs/.jobs/bench-02201895.json

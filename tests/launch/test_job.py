@@ -115,3 +115,13 @@ def test_a_job_works_off_its_own_runs_whatever_version_submitted_it(tmp_path):
     refused = job(file)
     assert refused.returncode == 2
     assert "a job file of schema 2" in refused.stderr
+
+
+def test_a_signal_before_the_handlers_are_set_does_not_end_the_job():
+    from bench.launch.arrays import _UNTIL_IT_LISTENS
+
+    early = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); os.kill(os.getpid(), signal.SIGTERM); print('on')"
+    done = subprocess.run(
+        f'{_UNTIL_IT_LISTENS} {sys.executable} -c "{early}"', shell=True, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "on\n"

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.metrics.intervals import bootstrap_mean, t_interval
+from bench.metrics.average_precision import mean_ap, rank_images
+from bench.metrics.compare import resampled_counts
+from bench.metrics.intervals import bootstrap, bootstrap_mean, column, t_interval
 
 
 def test_t_by_hand():
@@ -83,3 +85,51 @@ def test_coverage_by_simulation():
     assert np.mean([low <= 0.35 <= high for low, high in hits]) == pytest.approx(0.95, abs=0.034)
     seeds = [t_interval(rng.normal(35, 1.5, size=3)) for _ in range(2000)]
     assert np.mean([low <= 35 <= high for low, high in seeds]) == pytest.approx(0.95, abs=0.015)
+
+
+def small_set(seed, images=135, classes=20):
+    """Average precision of scores that say nothing on a small set of many classes."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((images, classes)) < 0.2).astype(np.int8)
+    return mean_ap([rank_images(rng.normal(size=truth.shape), truth)], "11-point")
+
+
+def test_resamples_of_average_precision_lie_above_it_and_the_interval_does_not():
+    statistic = small_set(0)
+    value = float(statistic(np.ones((1, 135), np.float32))[0])
+    resampled = np.concatenate([statistic(counts) for counts in resampled_counts(135)])
+    plain = np.quantile(resampled, [0.025, 0.975])
+    assert (resampled < value).mean() < 0.1, "percentiles alone all but exclude the value"
+    low, high = bootstrap(statistic, 135)
+    assert low < value < high
+    assert (low, high) == pytest.approx(plain - resampled.mean() + value)
+    assert high - low == pytest.approx(plain[1] - plain[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_column_contains_its_value_and_stays_within_0_and_100(seed):
+    made = column(small_set(seed, images=30), 30, 0.06)
+    assert 0 <= made["low"] <= made["value"] <= made["high"] <= 100
+    perfect = mean_ap([rank_images(np.eye(8), np.eye(8, dtype=np.int8))], "area")
+    made = column(perfect, 8, 0.1)
+    assert 0 <= made["low"] <= made["value"] == made["high"] == 100
+
+
+def test_a_mean_is_hardly_moved_by_recentring():
+    hits = np.random.default_rng(3).random(400) < 0.3
+    low, high = bootstrap(lambda counts: counts @ hits.astype(np.float64) / 400, 400)
+    assert (low, high) == pytest.approx(bootstrap_mean(hits), abs=0.005)
+
+
+def test_recentred_intervals_hold_the_truth():
+    """The average precision of a whole population, from samples of 60 of its images: about 95 of 100 intervals."""
+    rng = np.random.default_rng(11)
+    truth = (rng.random((20_000, 1)) < 0.3).astype(np.int8)
+    scores = rng.normal(size=truth.shape) + truth
+    whole = float(mean_ap([rank_images(scores, truth)], "area")(np.ones((1, 20_000), np.float32))[0])
+    held = 0
+    for _ in range(200):
+        some = rng.integers(20_000, size=60)
+        low, high = bootstrap(mean_ap([rank_images(scores[some], truth[some])], "area"), 60, resamples=300)
+        held += low <= whole <= high
+    assert held / 200 > 0.88

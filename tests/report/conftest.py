@@ -131,7 +131,7 @@ def result(evidence):
     def make(suite, key, values, *, seed=0, half=1.5, row_options=None, **changes):
         if not isinstance(values, dict):
             values = {f"top1@conv{i}": value for i, value in enumerate(values, 1)}
-        n = changes.get("n", 2500)
+        n = changes.get("n", 2000)
         file, digest = evidence(values, n, [seed, *key.encode()])
         shared = {
             "suite": suite.name,
@@ -144,7 +144,7 @@ def result(evidence):
             "variant": "standard",
             "protocol_version": 1,
             **identity.current(suite, key, suite.backbone, "imagenet-linear", "standard"),
-            "n": 2500,
+            "n": 2000,
             "chance": 2.0,
             "unit": "%",
             "data_digest": "d0",

@@ -58,7 +58,7 @@ def test_p_values_are_one_sided_and_holms(compared, rows, frames, house):
     found = [one for one in compared(at, all_of(made)) if one.column == "conv3"]
     results, _ = frames(all_of(made))
     tests = compare.Tests(results)
-    store = table.Store(at, *frames(all_of(made)), None)
+    store = table.Store(at, *frames(all_of(made)), None, {"imagenet-linear"})
     place = {key: table.Place(at, key, "{}", "toy", "scenes/unlabelled", "imagenet-linear", "standard") for key in made}
     tested = {key: compare.Tested(key, store.cell(place[key], "top1@conv3"), "top1@conv3") for key in made}
     raw = tests.p_below(tested["random"], [tested["rotation"], tested["zeta"]])

@@ -122,9 +122,17 @@ def test_evidence_of_something_else_is_no_evidence(draw, two):
     assert "Rotation: the evidence is not the file that the result names" in drawn.remarks[-1]
 
 
+def test_evidence_of_another_number_is_no_evidence(draw, two):
+    at, rows = two
+    rows[2]["value"] += 0.05
+    drawn = draw(at, rows)
+    assert bold(drawn)["rotation"] == [True, True, False, True, True]
+    assert "the evidence of Rotation gives 32 for top1@conv3, the result 32.05" in drawn.remarks[-1]
+
+
 def test_evidence_without_a_column_leaves_the_others(draw, two, result, evidence):
     at, rows = two
-    file, digest = evidence({f"top1@conv{i}": 20.0 for i in (1, 2, 3, 4)}, 2500, 7)
+    file, digest = evidence({f"top1@conv{i}": 20.0 for i in (1, 2, 3, 4)}, 2000, 7)
     short = [{**row, "evidence": file, "evidence_sha256": digest} for row in rows[5:]]
     drawn = draw(at, [*rows[:5], *short])
     assert bold(drawn)["rotation"] == [True, True, True, True, False]

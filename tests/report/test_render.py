@@ -252,7 +252,7 @@ def test_html_cells_explain_themselves_to_mouse_and_keyboard(drawing):
     page = Page(text)
     told = [td["title"] for td in page.all("td") if "title" in td]
     (random,) = [title for title in told if "by seed: 0: 28.60, 1: 29.60, 2: 30.60" in title]
-    for fact in ("state: measured", "interval by: 95 % t over 3 seeds", "chance: 2.00", "test examples: 2500",
+    for fact in ("state: measured", "interval by: 95 % t over 3 seeds", "chance: 2.00", "test examples: 2000",
                  "imagenet-linear, standard, ", "--method random --protocol imagenet-linear --seed 0"):  # fmt: skip
         assert fact in random
         assert fact.split(": ")[-1] in page.text

@@ -2,105 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from on_slurm import DAWDLER, Cluster, outcome
 
-SCRIPT = Path(__file__).parents[2] / "slurm" / "dev" / "dev-slurm.sh"
+from bench.suite import _FOLDER
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sbatch")
-
-DAWDLER = '''"""Rotation, with a pause before each update where DAWDLE names seconds: long, and light."""
-
-import os
-import time
-
-from bench.methods.base import SGD, Cosine, Recipe
-from bench.methods.rotation import Rotation
-
-
-class Dawdler(Rotation):
-    title, citation, version = "Dawdler", "gidaris2018unsupervised", 1
-    needs = {"image"}
-    recipe = Recipe(epochs=2, batch=32, optimiser=SGD(lr=0.01, schedule=Cosine(), warmup=0.1))
-
-    def losses(self, batch, step, generator):
-        time.sleep(float(os.environ.get("DAWDLE", 0)))
-        yield from super().losses(batch, step, generator)
-'''
-
-
-class Cluster:
-    """The cluster, and ``bench`` on it."""
-
-    def __init__(self, folder: Path, outside: Path) -> None:
-        self.environment = {
-            **os.environ,
-            "DEV_SLURM": str(folder),
-            "DEV_SLURM_CPUS": "2",
-            "SLURM_CONF": str(folder / "etc" / "slurm.conf"),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(outside), os.environ.get("PYTHONPATH", "")]).rstrip(":"),
-        }
-
-    def dev(self, *words: str) -> str:
-        done = subprocess.run(
-            [SCRIPT, *words], env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def call(self, *words: object) -> str:
-        """A command of Slurm."""
-        return subprocess.run(
-            list(map(str, words)), env=self.environment, capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-
-    def popen(self, *words: object, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "bench.cli", *map(str, words)],
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def bench(self, *words: object, **environment: str) -> str:
-        job = self.popen(*words, **environment)
-        out = job.communicate(timeout=120)[0]
-        assert job.returncode == 0, out
-        return out
-
-    def reproduce(self, runs: Path, on: object = "dev", *more: object, **environment: str) -> str:
-        words = ("reproduce", "imagenet-linear", "--runs", runs, "--on", on, "--checkpoint-every", 0, *more)
-        return self.bench(*words, **environment)
-
-    def states(self, runs: Path) -> dict[str, str]:
-        return {row["run"]: row["state"] for row in json.loads(self.bench("status", "--runs", runs, "--json"))}
-
-    def wait(self, runs: Path, seconds: float = 100) -> None:
-        """Until every run is done."""
-
-        def settled() -> bool:
-            states = set(self.states(runs).values())
-            assert states <= {"QUEUED", "RUNNING", "DONE"}, self.bench("status", "--runs", runs)
-            return states == {"DONE"}
-
-        until(settled, seconds, pause=1)
-
-
-def until(true: Callable[[], object], seconds: float = 60, pause: float = 0.2) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(pause)
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +36,38 @@ def cluster(tmp_path_factory):
     finally:
         made.dev("wipe")
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory):
+    """smoke, with a pretraining of 60 updates: 9 s at DAWDLE."""
+    file = tmp_path_factory.mktemp("suite") / "slow.toml"
+    text = (_FOLDER / "smoke.toml").read_text()
+    assert "epochs = 1\n" in text
+    file.write_text(text.replace("epochs = 1\n", "epochs = 12\n", 1))
+    return file
+
+
+@pytest.fixture(scope="session")
+def one(suite):
+    """The arguments of a table of one row."""
+    return "--suite", suite, "--methods", "dawdler"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, one, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("undisturbed")
+    cluster.reproduce(runs, "inline", *one)
+    return outcome(cluster, runs, one)
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory):
+    """A function: the file of a profile for the dev cluster, with these lines in its ``[default]``."""
+
+    def make(default: str) -> Path:
+        file = tmp_path_factory.mktemp("profile") / "test.toml"
+        file.write_text('title = "t"\nlauncher = "slurm"\nsignal_seconds = 30\n[default]\nmemory = "2G"\n' + default)
+        return file
+
+    return make
