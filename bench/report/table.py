@@ -360,6 +360,8 @@ def _identities(rows: list[Row], suite: Suite) -> Iterator[Identity]:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else line(str(value))
 
 
