@@ -11,7 +11,6 @@ from bench import identity, registry
 from bench.errors import BenchError
 from bench.identity import Spec, digest, run_id
 from bench.protocols import definitions
-from bench.report.cell import without_role
 from bench.report.spec import RowSpec, TableSpec, resolve_backbone, resolve_variant
 from bench.runfolder import RunFolder
 from bench.suite import Role, Suite
@@ -85,7 +84,7 @@ def plan(
             if row.method not in known:
                 skipped.append(Skipped(_label(row), "not implemented"))
                 continue
-            lacks = without_role(suite, identity.pretraining_role(row.method))
+            lacks = suite.lacks(identity.pretraining_role(row.method))
             if lacks and not methods:
                 skipped.append(Skipped(_label(row), f"not implemented ({lacks})"))
                 continue
@@ -98,7 +97,7 @@ def plan(
             for (protocol, variant), columns in sorted(measured.items()):
                 why = definitions.obstacle(protocol, variant, suite, backbone)
                 why = why or registry.misfit(row.method, backbone)
-                why = why or without_role(suite, definitions.load(protocol).variant(variant, suite, backbone).role)
+                why = why or suite.lacks(definitions.load(protocol).variant(variant, suite, backbone).role)
                 why = why or definitions.absent(protocol, variant, backbone, columns)
                 if why:
                     skipped.append(Skipped(_label(row), f"not implemented ({why})"))

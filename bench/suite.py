@@ -120,6 +120,10 @@ class Suite(Strict):
             )
         return self.roles[name]
 
+    def lacks(self, role: str) -> str:
+        """Why nothing can be done with a role that the suite does not bind; empty where it does."""
+        return "" if role in self.roles else f"suite {self.name} binds no data to {role}"
+
     def budget(self, method: str) -> Budget:
         """The method's own settings over the suite's."""
         own = self.methods.get(method, MethodSettings())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bench import identity, registry
+from bench.errors import printable
 from bench.metrics.intervals import t_interval
 from bench.protocols import definitions
 from bench.suite import Suite
@@ -105,7 +106,7 @@ class Place:
         if why:
             return why
         made = definitions.load(self.protocol).variant(self.variant, self.suite, self.backbone)
-        return without_role(self.suite, made.role)
+        return self.suite.lacks(made.role)
 
     def command(self, seed: int) -> str:
         """The command of one seed."""
@@ -115,11 +116,6 @@ class Place:
         if self.backbone != self.suite.backbone:
             words += ["--backbone", self.backbone]
         return shlex.join([*words, "--seed", str(seed)])
-
-
-def without_role(suite: Suite, role: str) -> str:
-    """Why nothing can be done with a role that the suite does not bind; empty where it does."""
-    return "" if role in suite.roles else f"suite {suite.name} binds no data to {role}"
 
 
 class Store:
@@ -200,12 +196,7 @@ class Store:
         if not runs:
             return "", ""
         best = min(runs, key=lambda one: _LIVELIEST.index(one["state"]))
-        return best["state"], line(best["reason"] or "")
-
-
-def line(text: str) -> str:
-    """One line of printable characters, whatever was submitted."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return best["state"], printable(best["reason"] or "")
 
 
 def _records(frame: pd.DataFrame) -> list[Record]:
@@ -259,7 +250,7 @@ def _aggregate(records: dict[int, Record]) -> Record:
         "sd": round(float(np.std(list(values.values()), ddof=1)), _DIGITS) if len(values) > 1 else None,
         "seeds": values,
         "n": int(first["n"]),
-        "unit": line(first["unit"]),
+        "unit": printable(first["unit"]),
         "chance": float(first["chance"]),
         "at_chance": low <= float(first["chance"]),
         "digest": first["protocol_digest"],

@@ -7,9 +7,9 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import printable
 from bench.metrics.rank_correlation import FEWEST, Agreement, agreement
 from bench.protocols.definitions import metric_and_place
-from bench.report.cell import line
 from bench.report.kept import Kept
 from bench.report.spec import ColumnSpec, column_names
 
@@ -50,7 +50,7 @@ def rankings(rows: Sequence[Row], columns: Sequence[ColumnSpec], kept: Kept) -> 
 def ranked(rows: Sequence[Row], columns: Sequence[ColumnSpec]) -> Iterator[tuple[str, list[tuple[Row, Pair]]]]:
     """(a column's name, or the best layer; each row that has both numbers, with them)."""
     for at, name in enumerate(column_names(columns)):
-        yield line(name), _pairs(rows, partial(_at, at=at))
+        yield printable(name), _pairs(rows, partial(_at, at=at))
     yield from _best_layers(rows, columns)
 
 
@@ -97,7 +97,7 @@ def _best_layers(rows: Sequence[Row], columns: Sequence[ColumnSpec]) -> Iterator
         groups.setdefault((column.protocol, column.variant, metric_and_place(column.reads)[0]), []).append(at)
     several = [own for own in groups.values() if len(own) > 1]
     for own in several:
-        named = f"best layer, {line(columns[own[0]].group)}" if len(several) > 1 else "best layer"
+        named = f"best layer, {printable(columns[own[0]].group)}" if len(several) > 1 else "best layer"
         yield named, _pairs(rows, partial(_best, at=own))
 
 

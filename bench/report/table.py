@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench import identity, registry
 from bench.data.catalog import has_synthetic_motion
+from bench.errors import printable
 from bench.files import canonical
 from bench.protocols import definitions
 from bench.report import ranking
-from bench.report.cell import CHANCE, OTHER_DATA, STALE, Cell, Place, Store, line, without_role
+from bench.report.cell import CHANCE, OTHER_DATA, STALE, Cell, Place, Store
 from bench.report.compare import Tested, Tests, UntestedError
 from bench.report.ranking import Ranking
 from bench.report.spec import (
@@ -161,11 +162,11 @@ def draw(
     said = [ranking.sentence(ranked)] if ranked else []
     return Drawing(
         table=spec.name,
-        title=line(spec.title),
-        caption=line(spec.caption),
+        title=printable(spec.title),
+        caption=printable(spec.caption),
         source=spec.source,
         suite=suite.name,
-        suite_title=line(suite.title),
+        suite_title=printable(suite.title),
         paper=_comparable(spec, suite),
         as_published=as_published,
         backbone=suite.backbone,
@@ -205,7 +206,7 @@ def _row(
     data = suite.roles[role].name() if role in suite.roles else ""
     backbone = resolve_backbone(row, suite.backbone, as_published)
     options = suite.options(row.method, dict(row.options))
-    obstacle = without_role(suite, role) if entry else why_missing(row)
+    obstacle = suite.lacks(role) if entry else why_missing(row)
     # a command names neither options nor data: where these are not the suite's, there is none
     commanded = not row.options and not row.data
     cells: list[Cell] = []
@@ -216,13 +217,13 @@ def _row(
         place = places.setdefault((column.protocol, variant), new)
         why = obstacle or place.obstacle(column.reads)
         if why:
-            cell = Cell("not implemented", line(why), protocol=column.protocol, variant=variant)
+            cell = Cell("not implemented", printable(why), protocol=column.protocol, variant=variant)
         else:
             cell = store.cell(place, column.reads)
         cells.append(cell if commanded else replace(cell, command=""))
     return Row(
-        label=line(label or title),
-        title=line(title),
+        label=printable(label or title),
+        title=printable(title),
         published=row.published,
         method=row.method,
         options=options,
@@ -231,7 +232,7 @@ def _row(
         reference=row.reference,
         synthetic_motion=role == "clips" and role in suite.roles and has_synthetic_motion(suite.roles[role].dataset),
         citation=str(entry.facts.get("citation", row.cite)) if entry else row.cite,
-        note=line(row.note),
+        note=printable(row.note),
         numbers=tuple(spec.published.get((row.published, column.key)) for column in spec.columns),
         cells=tuple(cells),
     )
@@ -283,7 +284,7 @@ def _embolden(rows: list[Row], columns: tuple[ColumnSpec, ...], tests: Tests) ->
             try:
                 kept = tests.not_below_any(list(found.values()))
             except UntestedError as why:
-                untested.setdefault(line(str(why)), []).append(line(name))
+                untested.setdefault(printable(str(why)), []).append(printable(name))
         best.append({key for key, holds in zip(found, kept, strict=False) if holds})
 
     def marked(row: Row) -> Row:
@@ -362,7 +363,7 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_plain, value))}]"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else line(str(value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else printable(str(value))
 
 
 def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool) -> Iterator[str]:
@@ -393,7 +394,7 @@ def _reading(rows: list[Row], spec: TableSpec, suite: Suite, as_published: bool)
     if _comparable(spec, suite) and not as_published and variants.keys() - {column.variant for column in spec.columns}:
         yield f"Published under {', '.join(variants)}; measured under one variant for all rows."
     if spec.notes:
-        yield line(spec.notes)
+        yield printable(spec.notes)
 
 
 def _notes(rows: list[Row], comparable: bool) -> Iterator[Note]:
@@ -411,7 +412,7 @@ def _notes(rows: list[Row], comparable: bool) -> Iterator[Note]:
     for status, text in meaning.items():
         numbers = [number for row in rows for number in row.numbers if number and number.status == status]
         if numbers:
-            sources = dict.fromkeys(line(number.source) for number in numbers)
+            sources = dict.fromkeys(printable(number.source) for number in numbers)
             apart = [s for s in sources if not any(s in other for other in sources if other != s)]
             yield Note(MARK_OF_STATUS[status], f"{text}: {'; '.join(apart)}")
     if any(None in row.numbers for row in rows if row.published or comparable):
@@ -427,7 +428,7 @@ def _remarks(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> Iterator[str]:
         for name, cell in zip(names, row.cells, strict=True):
             if cell.reason:
                 said = cell.reason if cell.state == "measured" else f"{cell.state} ({cell.reason})"
-                where.setdefault(said, []).append(line(name))
+                where.setdefault(said, []).append(printable(name))
         for said, titles in where.items():
             part = "" if len(titles) == len(columns) else f" in {', '.join(titles)}"
             alike.setdefault((said, part), []).append(row.title)
@@ -440,4 +441,4 @@ def _left_out(rows: list[Row], store: Store) -> Iterator[str]:
     other = sorted(store.measured - {(row.method, canonical(row.options)) for row in rows})
     if other:
         names = ", ".join(method if options == "{}" else f"{method} {options}" for method, options in other)
-        yield f"measured at this suite, but no row of this table: {line(names)}"
+        yield f"measured at this suite, but no row of this table: {printable(names)}"

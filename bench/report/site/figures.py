@@ -7,8 +7,9 @@ from itertools import groupby
 
 from scipy.stats import rankdata
 
+from bench.errors import printable
 from bench.report import plots, ranking
-from bench.report.cell import Cell, line
+from bench.report.cell import Cell
 from bench.report.site.frame import slug
 from bench.report.spec import Published, column_names
 from bench.report.table import Drawing, Row, unranked
@@ -47,7 +48,7 @@ def against(drawing: Drawing) -> Iterator[plots.Figure]:
     """What was measured over what was published, at the paper's own scale."""
     names = column_names(drawing.columns)
     points = [
-        plots.Point(row.label, line(name), number.value, cell.value, cell.low, cell.high)
+        plots.Point(row.label, printable(name), number.value, cell.value, cell.low, cell.high)
         for row in drawing.rows
         for name, number, cell in zip(names, row.numbers, row.cells, strict=True)
         if number is not None and cell.value is not None

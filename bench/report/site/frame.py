@@ -14,8 +14,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from bench import __version__
+from bench.errors import printable
 from bench.files import atomic
-from bench.report.cell import line
 from bench.report.plots import Figure
 from bench.report.render import TEMPLATES, html_environment
 
@@ -64,7 +64,7 @@ def words(value: Any) -> str:
             return f"{value:.6g}"
         case None:
             return "none"
-    return line(str(value))
+    return printable(str(value))
 
 
 def arxiv(number: str) -> str:

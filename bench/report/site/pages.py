@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import identity, registry
+from bench.errors import printable
 from bench.files import canonical
 from bench.protocols import definitions
 from bench.report import bibliography, prose
-from bench.report.cell import Cell, line
+from bench.report.cell import Cell
 from bench.report.render import by_source, render
 from bench.report.site import pretraining
 from bench.report.site.frame import Files, page, slug, words
@@ -68,9 +69,9 @@ def _index(store: Store, files: Files) -> None:
     methods = [
         {
             "href": _links(store, "")[entry.key],
-            "title": line(entry.title),
+            "title": printable(entry.title),
             "role": str(entry.facts.get("role", "pretext")),
-            "summary": line(prose.summary(entry.doc)),
+            "summary": printable(prose.summary(entry.doc)),
         }
         for entry in store.methods
     ]
@@ -107,7 +108,7 @@ def _methods(store: Store, files: Files) -> None:
         curves = list(pretraining.curves(entry, done))
         for figure in curves:
             files.write_figure(figure)
-        citation = line(str(entry.facts.get("citation") or ""))
+        citation = printable(str(entry.facts.get("citation") or ""))
         heads, rows = _recipes(store, entry, [one.suite for one in measured])
         text = page(
             "method",
@@ -194,9 +195,9 @@ def _printed(store: Store) -> dict[str, list[Printed]]:
                 (name, of.published.get((row.published, column.key)))
                 for name, column in zip(names, of.columns, strict=True)
             ]
-            told = ", ".join(f"{line(name)} {number.text}" for name, number in pairs if number)
+            told = ", ".join(f"{printable(name)} {number.text}" for name, number in pairs if number)
             if told:
-                label = line(row.label or row.published)
+                label = printable(row.label or row.published)
                 made = Printed(f"../tables/{slug(of.name)}.html", of.title, label, told)
                 found.setdefault(row.method, []).append(made)
     return found

@@ -13,10 +13,9 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from bench import published, registry
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 from bench.files import canonical, read_json
 from bench.report import plots
-from bench.report.cell import line
 from bench.report.site.frame import slug
 from bench.suite import validate
 
@@ -94,14 +93,14 @@ def curves(entry: registry.Entry, done: Iterable[Pretraining]) -> Iterator[plots
         for key in dict.fromkeys(("loss", metric)):
             drawn = tuple(curve for card in cards if len((curve := _over_epochs(card, key)).x) > 1)
             if drawn:
-                panels.append(plots.Panel(line(key), drawn, chance if key == metric else None))
+                panels.append(plots.Panel(printable(key), drawn, chance if key == metric else None))
         if panels:
             named = "" if options == "{}" else f", {options}"
             seeds = ", ".join(str(card.seed) for card in cards)
             yield plots.training(
                 f"{slug(entry.key)}.{slug(suite)}.training-{number}",
-                f"Pretraining of {line(entry.title)}",
-                line(f"Pretraining at suite {suite}{named}; seed{'s' if len(cards) > 1 else ''} {seeds}."),
+                f"Pretraining of {printable(entry.title)}",
+                printable(f"Pretraining at suite {suite}{named}; seed{'s' if len(cards) > 1 else ''} {seeds}."),
                 tuple(panels),
             )
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from bench import registry
 from bench import suite as suites
+from bench.errors import printable
 from bench.protocols import definitions
 from bench.report import layout, plots, spec, table
-from bench.report.cell import Cell, line
+from bench.report.cell import Cell
 from bench.report.draw import OnDisk
 from bench.report.layout import Block, Line
 from bench.report.site import figures
@@ -77,7 +78,7 @@ class Store:
         self._states: dict[str, pd.DataFrame] = {str(name): own for name, own in states.groupby("suite")}
         self._none = found.iloc[:0], states.iloc[:0]
         self.measured = [self.suites[name] for name in sorted(self._results.keys() & self.suites.keys())]
-        self.unknown = {line(name): len(own) for name, own in self._results.items() if name not in self.suites}
+        self.unknown = {printable(name): len(own) for name, own in self._results.items() if name not in self.suites}
 
     def draw(self, of: TableSpec, at: Suite) -> Drawing:
         """The table at that suite."""
@@ -158,7 +159,7 @@ def _of_printed(drawing: Drawing) -> tuple[table.Note, ...]:
 
 def _apart_from(of: TableSpec, drawing: Drawing) -> tuple[str, ...]:
     """How the numbers are to be read, but for the table's own notes: they stand at the head of the page."""
-    return tuple(sentence for sentence in drawing.reading if sentence != line(of.notes))
+    return tuple(sentence for sentence in drawing.reading if sentence != printable(of.notes))
 
 
 def _with_states(drawing: Drawing) -> Block:
