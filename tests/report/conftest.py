@@ -6,40 +6,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from toy_house import PROTOCOL, forget, method
 
 from bench import identity, registry
 from bench import suite as suites
 from bench.files import canonical
 from bench.launch.state import COLUMNS as STATES
-from bench.protocols import definitions
 from bench.report import spec
 from bench.results import COLUMNS as RESULTS
 from bench.results import sha256
-
-METHOD = '''
-class Method:
-    """For tests."""
-    title, citation, version = "{title}", "{citation}", {version}
-    {more}
-'''
-PROTOCOL = """
-[standard]
-resize = "short side 256/224 of the crop"
-kernel = "bilinear"
-antialias = true
-heldout = 0.1
-selection = "last epoch"
-"""
-
-
-def method(folder, key, title, citation="", version=1, more="recipe = None"):
-    text = METHOD.format(title=title, citation=citation, version=version, more=more)
-    (folder / f"{key.replace('-', '_')}.py").write_text(text, encoding="utf-8")
-
-
-def forget():
-    registry.refresh()
-    definitions.load.cache_clear()
 
 
 @pytest.fixture

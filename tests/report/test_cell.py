@@ -2,8 +2,9 @@
 
 import pytest
 
+from bench.errors import printable
 from bench.metrics.intervals import t_interval
-from bench.report.cell import Place, Store, line
+from bench.report.cell import Place, Store
 
 VALUES = [10.0, 20.0, 30.0, 40.0, 50.0]
 
@@ -190,4 +191,4 @@ def test_a_column_that_the_backbone_does_not_give(cell, suite, result):
 def test_missing_values_and_control_characters(cell, state):
     made = cell(states=[state("evaluate", "rotation", "FAILED", "a\nb\x1b[31m\tc")])
     assert made.reason == "a b [31m c"
-    assert line("  x\u2028y  ") == "x y"
+    assert printable("  x\u2028y  ") == "x y"

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from toy_house import forget, method
 
 from bench.metrics.rank_correlation import agreement
 from bench.report import layout, render, table
@@ -14,8 +15,6 @@ PRINTED = {"rotation": 38.7, "zeta": 30.0, "eta": 32.0, "theta": 34.0, "iota": 3
 @pytest.fixture
 def rows(house, rotnet):
     """Five pretext methods with printed numbers for all columns, beside those of the Rotation paper."""
-    from conftest import forget, method
-
     from bench.report.spec import Published, RowSpec
 
     for key in PRINTED.keys() - {"rotation", "zeta"}:
