@@ -9,12 +9,12 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean
-from bench.training.recipe import MultiStep, Recipe
+from bench.training.recipe import Cosine, MultiStep, Recipe
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -62,6 +62,10 @@ class Budget(Strict, strict=True):
     batch: int | None = Field(None, ge=1)
     lr: float = Field(1.0, gt=0)
     """Multiplies the recipe's learning rates."""
+    warmup: float | None = Field(None, ge=0)
+    """Epochs over which the rate rises from 0."""
+    schedule: Literal["cosine"] | None = None
+    """Half a cosine from the rate to 0, whatever the recipe's own: what a short budget wants."""
 
 
 class MethodSettings(Budget):
@@ -71,8 +75,6 @@ class MethodSettings(Budget):
     options: dict[str, Any] = {}
     weight_decay: float | None = Field(None, ge=0)
     nesterov: bool | None = None
-    warmup: float | None = Field(None, ge=0)
-    """Epochs over which the rate rises from 0."""
     drops: list[int] | None = None
     """The epochs after which the rate falls to a tenth, each time."""
 
@@ -80,6 +82,8 @@ class MethodSettings(Budget):
     def _drops_rise(self) -> MethodSettings:
         if self.drops is not None and (sorted(set(self.drops)) != self.drops or min(self.drops, default=1) < 1):
             raise ValueError(f"drops {self.drops} are not epochs from 1 on, rising")
+        if self.drops is not None and self.schedule is not None:
+            raise ValueError("drops and schedule both say how the rate falls")
         return self
 
 
@@ -127,11 +131,8 @@ class Suite(Strict):
     def budget(self, method: str) -> Budget:
         """The method's own settings over the suite's."""
         own = self.methods.get(method, MethodSettings())
-        return Budget(
-            epochs=own.epochs if own.epochs is not None else self.pretrain.epochs,
-            batch=own.batch if own.batch is not None else self.pretrain.batch,
-            lr=own.lr * self.pretrain.lr,
-        )
+        stated = {key: getattr(own, key) for key in Budget.model_fields if getattr(own, key) is not None}
+        return self.pretrain.model_copy(update={**stated, "lr": own.lr * self.pretrain.lr})
 
     def recipe(self, method: str, own: Recipe) -> Recipe:
         """The method's recipe at this suite.
@@ -142,10 +143,12 @@ class Suite(Strict):
         budget, settings = self.budget(method), self.methods.get(method, MethodSettings())
         epochs = budget.epochs or own.epochs
         changes: dict[str, Any] = {"weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
-        if settings.warmup is not None:
-            changes["warmup"] = settings.warmup / epochs
+        if budget.warmup is not None:
+            changes["warmup"] = budget.warmup / epochs
         if settings.drops is not None:
             changes["schedule"] = MultiStep(tuple(epoch / epochs for epoch in settings.drops))
+        elif budget.schedule is not None:
+            changes["schedule"] = Cosine()
         changes = {name: value for name, value in changes.items() if value is not None}
         try:
             changed = own.optimised(**changes)

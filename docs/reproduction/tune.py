@@ -1,0 +1,111 @@
+"""Tuning by the pretext metric: trains each point of a study on one part of the images, measures on another.
+
+    .venv/bin/python docs/reproduction/tune.py docs/reproduction/tuning.toml --data DATA --runs RUNS --jobs 2
+
+A study names a suite, a seed, a budget and points: settings of ``[methods.<method>]`` in place of the suite's. No point
+sees a test image or a label, but those of `supervised`, which is measured by the linear probe on the held-out slice of
+the training images. What was measured goes to the study's ``.csv``, a line a point. A point that is done is not done
+again, so a study that was stopped goes on, and one with more points does only those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.files import atomic
+from bench.suite import __file__ as suites
+
+COLUMNS = ("method", "version", "settings", "epochs", "images", "seed", "metric", "value", "chance", "seconds")
+
+
+def suite_of(study: dict[str, Any], method: str, point: dict[str, Any]) -> dict[str, Any]:
+    """The study's suite, as data: on its images for tuning, at its budget, with one point's settings."""
+    suite = tomllib.loads((Path(suites).parent / "suites" / f"{study['suite']}.toml").read_text(encoding="utf-8"))
+    for role in ("pretrain", "clips"):
+        suite["roles"][role].update(study["data"])
+    suite["pretrain"].update(study["pretrain"])
+    suite.setdefault("methods", {})[method] = point
+    return suite
+
+
+def to_toml(value: Any) -> str:
+    """Inline TOML of plain values."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {to_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """One point, trained where it was not yet: a line of the table."""
+    suite = suite_of(study, method, point)
+    text = "".join(f"{json.dumps(key)} = {to_toml(value)}\n" for key, value in suite.items())
+    file = arguments.runs / "suites" / f"tune-{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(file, "w") as out:
+        out.write(text)
+    supervised = method == "supervised"
+    command = [str(Path(sys.executable).parent / "bench"), "run", "--suite", str(file), "--method", method]
+    command += ["--seed", str(study["seed"]), "--runs", str(arguments.runs), "--data", str(arguments.data)]
+    command += ["--workers", "0", *(["--protocol", "imagenet-linear"] if supervised else [])]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    where = f"{method} {json.dumps(point)}"
+    if done.returncode:
+        print(f"{where}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
+        return {}
+    (folder,) = arguments.runs.glob(f"pretrain-{method}-*-{file.stem}-s{study['seed']}-*")
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    found, epochs = card["pretext"], card["pretraining"]["recipe"]["epochs"]
+    if supervised:
+        (folder,) = arguments.runs.glob(f"evaluate-{method}-*-{file.stem}-s{study['seed']}-*")
+        heldout = json.loads((folder / "result.json").read_text(encoding="utf-8"))["selection"]["heldout"]
+        best = max(max(stage["top1"].values()) for stage in heldout.values())
+        found = {"metric": "best held-out top1 of the probes", "value": best, "chance": 100 * found["chance"]}
+    line = {
+        "method": method,
+        "version": card["versions"]["method"],
+        "settings": json.dumps(point),
+        "epochs": epochs,
+        "images": card["data"]["train"]["n"],
+        "seed": study["seed"],
+        "metric": found["metric"],
+        "value": round(found["value"], 4),
+        "chance": round(found["chance"], 4),
+        "seconds": card["cost"]["seconds"],
+    }
+    print(where, line["metric"], line["value"], f"{line['seconds']} s", flush=True)
+    return line
+
+
+def main() -> None:
+    """All points of a study."""
+    parser = argparse.ArgumentParser(description="Tune by the pretext metric.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/tuning"))
+    parser.add_argument("--jobs", type=int, default=1, help="points at once, one thread each")
+    arguments = parser.parse_args()
+    study = tomllib.loads(arguments.study.read_text(encoding="utf-8"))
+    points = [(method, point) for method, points in study["points"].items() for point in points]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        lines = list(pool.map(lambda named: measure(study, *named, arguments), points))
+    with atomic(arguments.study.with_suffix(".csv"), "w") as out:
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(line for line in lines if line)
+    sys.exit(not all(lines))
+
+
+if __name__ == "__main__":
+    main()
