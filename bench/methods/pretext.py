@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from bench.data.base import Dataset
+from bench.data.images import subset
 from bench.data.loader import Loader
 from bench.files import atomic
 from bench.methods.base import PretextTask, Step
 from bench.training.device import derive
 
 IMAGES = 1000
-"""At most so many held-out images are looked at."""
+"""At most so many held-out images are looked at, evenly spread: data sets are sorted by class."""
 ROWS = 8
 """Rows of a picture."""
 
@@ -25,7 +27,7 @@ ROWS = 8
 def measure(
     task: PretextTask, heldout: Dataset, *, batch: int, seed: int, fabric: Fabric, workers: int
 ) -> dict[str, Any]:
-    """{"metric", "value", "chance", "n", "all"}: means of ``task.heldout`` over the first images, in eval mode.
+    """{"metric", "value", "chance", "n", "all"}: means of ``task.heldout`` over held-out images, in eval mode.
 
     One process measures: it is reported, and nothing is chosen by it.
     """
@@ -34,20 +36,17 @@ def measure(
     batch = min(task.heldout_batch or batch, count)
     generator = torch.Generator(fabric.device)
     sums: dict[str, float] = {}
-    with Loader(heldout, task.heldout_view, seed=seed, batch=batch, workers=workers) as loader:
-        seen = 0
-        for number, views in enumerate(loader.epoch(0, torch.arange(len(heldout)))):
+    seen = _spread(heldout, count)
+    with Loader(seen, task.heldout_view, seed=seed, batch=batch, workers=workers) as loader:
+        for number, views in enumerate(loader.in_order()):
             torch.manual_seed(derive(seed, "pretext", number))
             generator.manual_seed(derive(seed, "pretext device", number))
             with fabric.autocast():
                 metrics = task.heldout(views.to(fabric.device), Step(0, number, 1 + number), generator)
             for key, value in metrics.items():
                 sums[key] = sums.get(key, 0.0) + float(value) * len(views)
-            seen += len(views)
-            if seen >= count:
-                break
-    means = {key: value / seen for key, value in sums.items()}
-    return {"metric": task.metric, "value": means.get(task.metric), "chance": task.chance, "n": seen, "all": means}
+    means = {key: value / count for key, value in sums.items()}
+    return {"metric": task.metric, "value": means.get(task.metric), "chance": task.chance, "n": count, "all": means}
 
 
 @torch.no_grad()
@@ -56,8 +55,8 @@ def write_picture(task: PretextTask, heldout: Dataset, path: Path, *, seed: int,
     task.eval()
     rows = min(ROWS, len(heldout))
     generator = torch.Generator(fabric.device).manual_seed(derive(seed, "picture"))
-    with Loader(heldout, task.heldout_view, seed=seed, batch=rows, workers=0) as loader:
-        views = next(iter(loader.epoch(0, torch.arange(len(heldout)))))
+    with Loader(_spread(heldout, rows), task.heldout_view, seed=seed, batch=rows, workers=0) as loader:
+        views = next(iter(loader.in_order()))
     drawn = task.picture(views.to(fabric.device), generator)
     if drawn is None:
         return False
@@ -66,6 +65,11 @@ def write_picture(task: PretextTask, heldout: Dataset, path: Path, *, seed: int,
     with atomic(path, "wb") as file:
         Image.fromarray(_sheet(drawn.cpu()).permute(1, 2, 0).numpy()).save(file, format="PNG")
     return True
+
+
+def _spread(dataset: Dataset, count: int) -> Dataset:
+    """``count`` of its samples, evenly spread, from the first on."""
+    return subset(dataset, np.arange(count) * len(dataset) // count)
 
 
 def _sheet(cells: Tensor, gap: int = 2) -> Tensor:
