@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from bench.errors import BenchError
 from bench.metrics.compare import holm
+from bench.report import best_layer
 from bench.report.compare import Tested, Tests
 from bench.report.ranking import p_value
 from bench.report.render import markdown, padded_table
-from bench.report.spec import column_names
-from bench.report.table import Drawing, tested, unranked
+from bench.report.spec import ColumnSpec, column_names
+from bench.report.table import Drawing, Row, tested, unranked
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,17 @@ class Comparison:
     """The row's value less the baseline's, in the column's unit."""
     p: float
     """One-sided, against "the baseline is not below the row": small where the row is surely above; Holm over the rows
-    of the column."""
+    of the column, those of the table's family and all others apart."""
+    family: bool
+    """Whether the row is of the family."""
 
 
 def against_baseline(drawing: Drawing, tests: Tests) -> list[Comparison]:
-    """Every measured pretext row of a drawn table, column after column.
+    """Every measured pretext row of a drawn table, column after column, then at the layer where each row is best.
 
-    The stronger baseline of a column is the one with the better score on the held-out slice. A protocol that holds
-    nothing out leaves the choice open; then each row is tested against both, and the larger p-value counts.
+    The stronger baseline of a column is the one with the better score on the held-out slice, which also chooses the
+    layers. A protocol that holds nothing out leaves the choice open; then each row is tested against both baselines,
+    and the larger p-value counts.
 
     Raises:
         BenchError: the table is drawn as published, each row under a variant of its own.
@@ -44,10 +50,12 @@ def against_baseline(drawing: Drawing, tests: Tests) -> list[Comparison]:
     kinds = [unranked(row) for row in drawing.rows]
     baselines = [row for row, kind in zip(drawing.rows, kinds, strict=True) if kind == "baseline"]
     others = [row for row, kind in zip(drawing.rows, kinds, strict=True) if kind in ("", "synthetic motion")]
+    places = [(name, [at]) for at, name in enumerate(column_names(drawing.columns))]
     found: list[Comparison] = []
-    for at, (name, column) in enumerate(zip(column_names(drawing.columns), drawing.columns, strict=True)):
-        rows, bases = (list(tested(those, at, column).values()) for those in (others, baselines))
-        found += _in_column(name, rows, _stronger(bases), tests)
+    for name, at in [*places, *best_layer.groups(drawing.columns)]:
+        bases = _stronger([one for _, one in _measured(baselines, at, drawing.columns)])
+        rows = [(row.method in drawing.family, one) for row, one in _measured(others, at, drawing.columns)]
+        found += _in_column(name, rows, bases, tests)
     return found
 
 
@@ -81,18 +89,46 @@ def render(found: Sequence[Comparison], fmt: str) -> str:
     rows = [list(records[0]), *(list(record.values()) for record in records)]
     if fmt == "markdown":
         rows = [[markdown(text) for text in row] for row in rows]
-    return "".join(f"{line}\n" for line in padded_table(rows))
+    return "".join(f"{line}\n" for line in (*padded_table(rows), "", _how(found)))
 
 
-def _in_column(name: str, rows: Sequence[Tested], baselines: Sequence[Tested], tests: Tests) -> list[Comparison]:
+def _how(found: Sequence[Comparison]) -> str:
+    """What the numbers are, in a sentence."""
+    family = list(dict.fromkeys(one.row for one in found if one.family))
+    apart = (
+        f" The family of {', '.join(map(markdown, family))} and all other rows are corrected apart." if family else ""
+    )
+    return (
+        "Each row less the stronger baseline, which the held-out slice chose, as it chose the best layers where it "
+        f"says so; one-sided p after Holm's correction over the rows of the column.{apart}"
+    )
+
+
+def _measured(rows: Sequence[Row], at: Sequence[int], columns: Sequence[ColumnSpec]) -> list[tuple[Row, Tested]]:
+    """Each row in one column, or in that of several at which it is best."""
+    found: dict[tuple[str, ...], tuple[Row, Tested]] = {}
+    for row in rows:
+        best = at[0] if len(at) == 1 else best_layer.chosen(row.cells, at)
+        if best is not None:
+            for key, one in tested([row], best, columns[best]).items():
+                found.setdefault(key, (row, one))
+    return list(found.values())
+
+
+def _in_column(
+    name: str, rows: Sequence[tuple[bool, Tested]], baselines: Sequence[Tested], tests: Tests
+) -> list[Comparison]:
+    """``rows`` with whether they are of the family."""
     if not rows or not baselines:
         return []
-    by_baseline = [tests.p_below(baseline, rows) for baseline in baselines]
-    harder = [max(range(len(baselines)), key=lambda b, at=at: by_baseline[b][at]) for at in range(len(rows))]  # type: ignore[misc]
-    adjusted = holm([by_baseline[b][at] for at, b in enumerate(harder)])
+    by_baseline = np.array([tests.p_below(baseline, [one for _, one in rows]) for baseline in baselines])
+    harder, raw = by_baseline.argmax(0), by_baseline.max(0)
+    ofs, adjusted = np.array([of for of, _ in rows]), np.empty(len(rows))
+    for kind in (True, False):
+        adjusted[ofs == kind] = holm(raw[ofs == kind])
     return [
-        Comparison(row.title, name, baselines[b].title, row.value - baselines[b].value, float(p))
-        for row, b, p in zip(rows, harder, adjusted, strict=True)
+        Comparison(one.title, name, baselines[b].title, one.value - baselines[b].value, float(p), of)
+        for (of, one), b, p in zip(rows, harder, adjusted, strict=True)
     ]
 
 

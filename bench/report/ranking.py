@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable
 from bench.metrics.rank_correlation import FEWEST, Agreement, agreement
-from bench.protocols.definitions import metric_and_place
+from bench.report import best_layer
 from bench.report.kept import Kept
 from bench.report.spec import ColumnSpec, column_names
 
@@ -87,28 +87,16 @@ def _at(row: Row, at: int) -> Pair | None:
 
 
 def _best_layers(rows: Sequence[Row], columns: Sequence[ColumnSpec]) -> Iterator[tuple[str, list[tuple[Row, Pair]]]]:
-    """Of every protocol and metric that a table shows at several layers: the published best and the measured one.
-
-    The measured layer is chosen on the held-out slice, never by the number itself; papers print no such slice, so of
-    theirs the largest number counts.
-    """
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for at, column in enumerate(columns):
-        groups.setdefault((column.protocol, column.variant, metric_and_place(column.reads)[0]), []).append(at)
-    several = [own for own in groups.values() if len(own) > 1]
-    for own in several:
-        named = f"best layer, {printable(columns[own[0]].group)}" if len(several) > 1 else "best layer"
+    """Published best, measured best. Papers print no held-out slice, so of theirs the largest number counts."""
+    for named, own in best_layer.groups(columns):
         yield named, _pairs(rows, partial(_best, at=own))
 
 
 def _best(row: Row, at: Sequence[int]) -> Pair | None:
     printed = [number.value for i in at if (number := row.numbers[i])]
-    cells = [row.cells[i] for i in at if row.cells[i].state == "measured"]
-    scores = [cell.heldout for cell in cells if cell.heldout is not None]
-    if not printed or not cells or len(scores) < len(cells):
-        return None
-    value = cells[scores.index(max(scores))].value
-    return None if value is None else (max(printed), value)
+    best = best_layer.chosen(row.cells, at)
+    value = None if best is None else row.cells[best].value
+    return (max(printed), value) if printed and value is not None else None
 
 
 def _numbers(pairs: Sequence[Pair]) -> tuple[float, ...]:

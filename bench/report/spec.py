@@ -121,6 +121,9 @@ class Declaration(Strict):
     suite: str = ""
     """The suite of the paper's own scale: only there do printed and measured numbers stand side by side."""
     notes: str = ""
+    family: tuple[str, ...] = ()
+    """Keys of the methods that the papers put above the baselines: compared with those, they are corrected for as one
+    family (Holm), and all other rows as another."""
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
 

@@ -118,6 +118,8 @@ class Drawing:
     notes: tuple[Note, ...]
     remarks: tuple[str, ...]
     """Why cells are as they are, rows alike together; and how the rankings agree."""
+    family: tuple[str, ...]
+    """The methods that are compared with the baselines as one family."""
     rankings: tuple[Ranking, ...]
     """Away from the paper's own suite: whether the rows rank as they were published."""
 
@@ -178,6 +180,7 @@ def draw(
         reading=tuple(_reading(rows, spec, suite, as_published)),
         notes=tuple(_notes(rows, _comparable(spec, suite))),
         remarks=(*_remarks(rows, spec.columns), *untested, *_left_out(rows, store), *said),
+        family=spec.family,
         rankings=tuple(ranked),
     )
 

@@ -17,10 +17,10 @@ FIVE = [30.0, 31.0, 32.0, 33.0, 34.0]
 def compared(house, rotnet, frames):
     """A function: what comes of results."""
 
-    def make(at, results, **options):
+    def make(at, results, family=(), **options):
         found, states = frames(results)
-        tests = compare.Tests(found)
-        return baseline.against_baseline(table.draw(rotnet, at, found, states, tests=tests, **options), tests)
+        tests, spec = compare.Tests(found), rotnet.model_copy(update={"family": family})
+        return baseline.against_baseline(table.draw(spec, at, found, states, tests=tests, **options), tests)
 
     return make
 
@@ -67,6 +67,32 @@ def test_p_values_are_one_sided_and_holms(compared, rows, frames, house):
     assert behind[0] > 0.999
 
 
+def test_a_family_is_corrected_apart(compared, rows, result):
+    at, made = rows
+    made["supervised"] = result(at, "supervised", [90.0] * 5)
+    near = {**made, "rotation": result(at, "rotation", [v + 1.5 for v in FIVE])}
+    together = {(one.row, one.column): one.p for one in compared(at, all_of(near))}
+    apart = compared(at, all_of(near), family=("rotation",))
+    assert {one.row for one in apart if one.family} == {"Rotation"}
+    for one in apart:
+        alone = together[one.row, one.column] / 2 if one.family else together[one.row, one.column]
+        assert one.p == pytest.approx(alone)
+    assert "The family of Rotation and all other rows are corrected apart." in baseline.render(apart, "terminal")
+
+
+def test_the_best_layers_are_chosen_on_the_held_out_slice(compared, rows):
+    at, made = rows
+    chosen = {"rotation": "conv2", "random": "conv1", "random-rescaled": "conv3"}
+    for key, stage in chosen.items():
+        made[key] = [{**row, "heldout": 60.0 if row["column"] == f"top1@{stage}" else 50.0} for row in made[key]]
+    made["random"] = [{**row, "heldout": row["heldout"] + 1} for row in made["random"]]
+    rotation = next(one for one in compared(at, all_of(made)) if one.column == "best layer" and one.row == "Rotation")
+    assert (rotation.baseline, rotation.difference) == ("Random", pytest.approx(FIVE[1] + 8 - FIVE[0]))
+    assert rotation.p < 0.001
+    unchosen = [{**row, "heldout": None} for row in all_of(made)]
+    assert "best layer" not in {one.column for one in compared(at, unchosen)}
+
+
 def test_without_a_held_out_slice_the_harder_baseline_counts(compared, rows):
     at, made = rows
     unchosen = [{**row, "heldout": None} for row in all_of(made)]
@@ -87,9 +113,10 @@ def test_references_and_stale_rows_are_not_compared(compared, rows, result):
 def test_as_markdown_and_json(compared, rows):
     at, made = rows
     found = compared(at, all_of(made))
-    _, _, first, rotation, zeta = baseline.render(found, "terminal").splitlines()
-    assert re.fullmatch(r"\| stronger baseline +(\| +Random ){5}\|", first)
-    assert re.fullmatch(r"\| Rotation +(\| \+8\.0 \(p < 0\.001\) ){5}\|", rotation)
+    _, _, first, rotation, zeta, _, how = baseline.render(found, "terminal").splitlines()
+    assert re.fullmatch(r"\| stronger baseline +(\| +Random ){6}\|", first)
+    assert re.fullmatch(r"\| Rotation +(\| \+8\.0 \(p < 0\.001\) ){5}\| \+12\.0 \(p < 0\.001\) \|", rotation)
+    assert "one-sided p after Holm's correction over the rows of the column" in how
     assert "Zeta <i>" in zeta
     assert r"Zeta \<i\>" in baseline.render(found, "markdown")
     assert json.loads(baseline.render(found, "json"))[0]["baseline"] == "Random"
@@ -97,8 +124,8 @@ def test_as_markdown_and_json(compared, rows):
 
 def test_where_the_baseline_differs_it_stands_in_the_cell():
     mixed = [
-        baseline.Comparison("a", "conv1", "Random", 1.0, 0.5),
-        baseline.Comparison("b", "conv1", "Other", -1.0, 0.2),
+        baseline.Comparison("a", "conv1", "Random", 1.0, 0.5, False),
+        baseline.Comparison("b", "conv1", "Other", -1.0, 0.2, False),
     ]
     assert baseline.wide(mixed)[1:] == [
         {"row": "a", "conv1": "+1.0 (p = 0.500, Random)"},
