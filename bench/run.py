@@ -33,7 +33,7 @@ from bench.methods import base as methods
 from bench.methods.base import PretextTask
 from bench.methods.pretext import measure, write_picture
 from bench.protocols.base import Column, Protocol, text
-from bench.protocols.definitions import Variant
+from bench.protocols.definitions import Variant, of_one_class
 from bench.results import SCHEMA, sha256
 from bench.runfolder import Attempt, RunFolder
 from bench.suite import Role
@@ -340,7 +340,7 @@ def _at_chance(columns: dict[str, Column]) -> list[str]:
     return [
         f"{name} is at chance ({number['value']:.1f} %, chance {number['chance']:.1f} %)"
         for name, number in columns.items()
-        if number["low"] <= number["chance"] < 100
+        if number["low"] <= number["chance"] < 100 and not of_one_class(name)
     ]
 
 

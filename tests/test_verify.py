@@ -352,7 +352,7 @@ def test_nothing_is_removed_or_replaced_without_a_reason(committed):
     name, other = f"{ROTATION}/s0.json", f"{RANDOM}/s0.json"
     old = (committed / name).read_bytes()
     shutil.rmtree(committed / ROTATION)
-    edit(committed / other, lambda r: r["cost"].update(seconds=1.0))
+    edit(committed / other, lambda r: r["cost"].update(seconds=98765.4))
     found = problems(committed, against="HEAD")
     assert "removed without a reason: say it in CHANGES.toml" in found
     assert "replaced without a reason" in found

@@ -220,3 +220,8 @@ def metric_and_place(column: str) -> tuple[str, str]:
     if not found:
         raise BenchError(f"column {column!r} is not <metric>@<stage or setting>")
     return found[1], found[2]
+
+
+def of_one_class(column: str) -> bool:
+    """Whether a column is of one class, such as ``ap_cat@all``, and no table's headline."""
+    return "_" in metric_and_place(column)[0]

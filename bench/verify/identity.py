@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.files import canonical, read_json
 from bench.identity import digest, run_id
 from bench.protocols.base import Evidence
-from bench.protocols.definitions import Variant, metric_and_place
+from bench.protocols.definitions import Variant, metric_and_place, of_one_class
 from bench.results import Result
 from bench.runfolder import RunFolder
 
@@ -263,8 +263,8 @@ def _undeclared(result: Result) -> list[str]:
 
 
 def at_chance(result: Result) -> list[str]:
-    """Columns that guessing would explain, or that guessing would beat."""
-    numbers = [(key, n) for key, n in result.columns.items() if n.chance < 100]
+    """Columns that guessing would explain, or that guessing would beat; none of a single class."""
+    numbers = [(key, n) for key, n in result.columns.items() if n.chance < 100 and not of_one_class(key)]
     below = [key for key, n in numbers if n.high < n.chance]
     at = [key for key, n in numbers if n.low <= n.chance <= n.high]
     found = [("below chance", below), ("at chance", at)]
