@@ -12,6 +12,7 @@ import pytest
 
 from bench import registry
 from bench import suite as suites
+from bench.data import catalog
 from bench.launch.state import COLUMNS as STATES
 from bench.paths import declared
 from bench.report import layout, render, spec, table
@@ -131,6 +132,17 @@ def test_references_are_whole_and_sorted():
         assert kind == "misc" or {"booktitle", "journal"} & fields.keys()
         assert re.fullmatch(r"\d{4}\.\d{4,5}", fields.get("eprint", "0000.0000"))
         assert ("eprint" in fields) == ("archiveprefix" in fields)
+
+
+def test_every_citation_has_its_reference():
+    known = set(re.findall(r"^@\w+\{([^,]+),", BIB.read_text(encoding="utf-8"), flags=re.M))
+    kinds = ("methods", "backbones", "protocols")
+    cited = {f"{kind}/{e.key}": e.facts.get("citation") for kind in kinds for e in registry.entries(kind)}
+    cited |= {f"data/{name}": catalog.card(name).citation for name in catalog.names()}
+    cited |= {f"{name}/{row.published}": row.cite for name in NAMES for row in spec.load(name).rows}
+    cited |= {f"{name}": spec.load(name).source.citation for name in NAMES}
+    assert sum(map(bool, cited.values())) > 60
+    assert {where: key for where, key in cited.items() if key and key not in known} == {}
 
 
 @pytest.mark.skipif(not (shutil.which("pdflatex") and shutil.which("bibtex")), reason="no pdflatex and bibtex here")
