@@ -64,8 +64,8 @@ class Budget(Strict, strict=True):
     """Multiplies the recipe's learning rates."""
     warmup: float | None = Field(None, ge=0)
     """Epochs over which the rate rises from 0."""
-    schedule: Literal["cosine"] | None = None
-    """Half a cosine from the rate to 0, whatever the recipe's own: what a short budget wants."""
+    schedule: Literal["cosine", "recipe"] | None = None
+    """``cosine``: half of one, from the rate to 0, which is what a short budget wants; ``recipe``: the recipe's own."""
 
 
 class MethodSettings(Budget):
@@ -147,7 +147,7 @@ class Suite(Strict):
             changes["warmup"] = budget.warmup / epochs
         if settings.drops is not None:
             changes["schedule"] = MultiStep(tuple(epoch / epochs for epoch in settings.drops))
-        elif budget.schedule is not None:
+        elif budget.schedule == "cosine":
             changes["schedule"] = Cosine()
         changes = {name: value for name, value in changes.items() if value is not None}
         try:

@@ -49,6 +49,12 @@ def test_drops_of_a_method_stand_over_the_suites_cosine(suite):
     assert made.optimiser.schedule == MultiStep((0.5, 0.8))
 
 
+def test_a_method_keeps_its_recipes_schedule_where_it_says_so(suite):
+    made = suite({"schedule": "cosine"}, {"schedule": "recipe"})
+    assert made.recipe("rotation", RECIPE) == RECIPE
+    assert made.recipe("jigsaw", RECIPE).optimiser.schedule == Cosine()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
