@@ -40,6 +40,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from bench.backbones.base import Backbone, build
+from bench.backbones.grid import grid
 from bench.backbones.preprocess import Preprocess
 from bench.errors import BenchError
 from bench.files import canonical
@@ -59,8 +60,6 @@ warnings.filterwarnings("ignore", message="torch.meshgrid")
 _TRUNK, _FC, _RES5 = "backbone.net.", "roi_heads.box_head.layers.", "roi_heads.res5."
 _EXTRA = f"{_RES5}norm."
 _RES5_RESOLUTION = 14
-_SPAN = 256
-"""Pixels by which an image is enlarged to see what its features gain; strides divide it."""
 
 
 @META_ARCH_REGISTRY.register()
@@ -134,29 +133,6 @@ class BenchRes5Heads(Res5ROIHeads):
         return res5, channels
 
 
-class Grid(NamedTuple):
-    """Where the cells of a stage's features are in the image."""
-
-    stride: int
-    """Pixels from one cell's centre to the next one's."""
-    first: int
-    """The first one's centre; the centre of the image's first pixel is 0."""
-
-
-def grid(backbone: Backbone, stage: str) -> Grid:
-    """Of a stage's cells. In nets with branches every layer is taken to be padded so that the first centre is 0."""
-    small, large = (backbone.shapes(side)[stage].height for side in (_SPAN, 2 * _SPAN))
-    if backbone.global_pool:
-        return Grid(_SPAN // (large - small), 0)
-    stride, first = 1, 0.0
-    for name, layer in backbone.chain().items():
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not name.startswith("fc."):
-            kernel, step, padding = (_side(x) for x in (layer.kernel_size, layer.stride, layer.padding))
-            first += stride * ((kernel - 1) / 2 - padding)
-            stride *= step
-    return Grid(_SPAN // (large - small), round(first))
-
-
 def configuration(backbone: Backbone, spec: Detection, classes: int) -> CfgNode:
     """detectron2's configuration of a detector on ``backbone``, resolved; of the parts that are used."""
     config, net = get_cfg(), spec.net
@@ -169,7 +145,7 @@ def configuration(backbone: Backbone, spec: Detection, classes: int) -> CfgNode:
             "PREPROCESS": canonical(backbone.preprocess.to_dict()),
             "STAGE": stage,
             "STRIDE": stride,
-            "MARGIN": first,
+            "MARGIN": round(first),
             "EXTRA_NORM": net.kind == "faster-rcnn-c4" and net.extra_norm,
         }
     )
@@ -398,7 +374,3 @@ def _pooled(backbone: Backbone) -> int:
 
 def _width(fc: nn.Sequential) -> int:
     return [layer.out_features for layer in fc if isinstance(layer, nn.Linear)][-1]
-
-
-def _side(value: Any) -> int:
-    return int(value[0] if isinstance(value, tuple) else value)

@@ -16,13 +16,14 @@ import json
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbones.base import Backbone, build
+from bench.backbones.grid import Grid, grid, walk
 from bench.backbones.preprocess import Preprocess
 from bench.backbones.resnet import Bottleneck
 from bench.data.annotation import IGNORED
@@ -116,7 +117,9 @@ class Fcn32sHead(BaseDecodeHead):
         nn.init.zeros_(self.conv_seg.weight)
         nn.init.zeros_(self.conv_seg.bias)
         self.fc, self.stride, self.first = convolutions(build(key, **overrides)), stride, first
-        self.window = _side(self.fc[1].kernel_size)
+        fc6 = self.fc[1]
+        assert isinstance(fc6, nn.Conv2d)
+        self.window = fc6.kernel_size[0]
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """The last stage's features (B, C, h, w) -> scores (B, classes, n, m), one for each place of fc6.
@@ -158,25 +161,10 @@ class Fcn32sHead(BaseDecodeHead):
         return weights
 
 
-class Reach(NamedTuple):
-    """Where the cells of a chain of layers are in the image."""
-
-    stride: int
-    """Pixels from one cell's centre to the next one's."""
-    first: float
-    """The first one's centre; the centre of the image's first pixel is 0."""
-
-
-def reach(backbone: Backbone, pad: int) -> Reach:
+def reach(backbone: Backbone, pad: int) -> Grid:
     """Of the cells of fc6 as a convolution, with ``pad`` zeros around the image."""
-    stride, first = 1, -float(pad)
-    trunk = [layer for name, layer in backbone.chain().items() if not name.startswith("fc.")]
-    for layer in [*trunk, *convolutions(backbone)]:
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            kernel, step, padding = map(_side, (layer.kernel_size, layer.stride, layer.padding))
-            first += stride * ((kernel - 1) / 2 - padding)
-            stride *= step
-    return Reach(stride, first)
+    stride, first = walk(convolutions(backbone), grid(backbone, backbone.stages[-1]))
+    return Grid(stride, first - pad)
 
 
 def convolutions(backbone: Backbone) -> nn.Sequential:
@@ -356,8 +344,3 @@ def _dilate_(net: Backbone) -> None:
                 projection = block.downsample.get_submodule("0")
                 assert isinstance(projection, nn.Conv2d)
                 projection.stride = (1, 1)
-
-
-def _side(value: Any) -> int:
-    """Of a window that is as wide as it is high."""
-    return int(value if isinstance(value, int) else value[0])

@@ -134,19 +134,6 @@ def test_fc6_and_fc7_and_res5_compute_what_they_did(engine):
     assert torch.allclose(model.roi_heads.res5(features["res4"]), features["res5"], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("key", "stage", "found"),
-    [
-        ("alexnet", "conv5", (16, 15)),
-        ("caffenet", "conv5", (16, 17)),
-        ("alexnet-mini", "conv5", (8, 6)),
-        ("resnet-smoke", "res4", (8, 0)),
-    ],
-)
-def test_where_cells_are_by_hand(engine, key, stage, found):
-    assert tuple(engine.grid(build(key), stage)) == found
-
-
 @pytest.mark.parametrize("key", KEYS)
 def test_cells_are_centred_on_multiples_of_the_stride(engine, key):
     """The pixels on which a cell depends lie as far to its right as to its left, so poolers look where it is."""
