@@ -11,7 +11,7 @@ from bench import identity, registry
 from bench.errors import BenchError
 from bench.identity import Spec, digest, run_id
 from bench.protocols import definitions
-from bench.report.spec import RowSpec, TableSpec, resolve_backbone, resolve_variant
+from bench.report.spec import RowSpec, TableSpec, resolve_backbone, resolve_variant, why_missing
 from bench.runfolder import RunFolder
 from bench.suite import Role, Suite
 
@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row of the table that no run can fill, and why."""
+    """A row of a table that no run can fill, and why."""
 
     row: str
     reason: str
@@ -82,7 +82,7 @@ def plan(
             if methods and row.method not in methods:
                 continue
             if row.method not in known:
-                skipped.append(Skipped(_label(row), "not implemented"))
+                skipped.append(Skipped(_label(row), f"not implemented ({why_missing(row)})"))
                 continue
             lacks = suite.lacks(identity.pretraining_role(row.method))
             if lacks and not methods:
@@ -111,7 +111,7 @@ def plan(
                 for protocol, variant in evaluations:
                     child = evaluate(suite, parent, protocol, variant, digests)
                     runs[child.id] = child
-    return Plan(tuple(runs.values()), tuple(skipped))
+    return Plan(tuple(runs.values()), tuple(dict.fromkeys(skipped)))
 
 
 def pretrain(

@@ -13,7 +13,7 @@ Nothing else is looked at: no label, no edge, and nothing that a generator of cl
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import cv2
@@ -147,7 +147,7 @@ def _grey(frame: NDArray[np.uint8]) -> Grey:
     return np.asarray(cv2.resize(grey, (round(width * scale), round(height * scale)), interpolation=kernel), np.uint8)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _places(height: int, width: int) -> Floats:
     """(height, width, 3): 1, x and y of each pixel, from -1 to 1."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)

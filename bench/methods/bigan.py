@@ -21,7 +21,8 @@ Shapes: crops x (B, 3, S, S), uint8; codes z (B, 200), uniform in [-1, 1]; small
 Loss: D learns to say 1 of (x, E(x)) and 0 of (G(z), z), by cross-entropy; E and G learn, by the same loss with the
 labels swapped, to make it say the opposite. There is no other loss: nothing asks for G(E(x)) = x. All three are
 updated at once, each by its gradient at the weights before; so E and G come first here, and D follows on the pairs
-that they made before they stepped. BatchNorm sees the two kinds of pairs apart.
+that they made before they stepped. BatchNorm sees the two kinds of pairs apart. The rate stays for the first half of
+training, and falls exponentially to a hundredth in the second: the release's default, not its ``--linear_decay``.
 
 Pretext metric: ``explained``, 1 - |x - G(E(x))|^2 / |x - mean image|^2 over small images; the mean image scores 0.
 Reconstructions are known to be loose (right things in wrong places), so it can stay below 0 although much is learned.

@@ -82,10 +82,20 @@ class MotionSegmentation(PretextTask):
         self.register_buffer("prior", torch.zeros(self.grid, self.grid))
 
     def prepare(self, dataset: Dataset, generator: torch.Generator) -> None:
-        """The logits of the mean mask."""
+        """The logits of the mean mask.
+
+        Raises:
+            BenchError: nothing moves in the clips.
+        """
         drawn = torch.randperm(len(dataset), generator=generator)[:PRIOR_CLIPS].tolist()
         masks = torch.cat([self.view(dataset[i], np.random.default_rng(i))[1] for i in drawn])
         moving, valid = (masks == flow.MOVING).sum(0), (masks != flow.IGNORED).sum(0)
+        if not moving.any():
+            raise BenchError(
+                f"nothing was seen to move in {len(masks)} clips, so there is nothing to learn",
+                where=dataset.name,
+                mend="let frames lie further apart (the option step), or take other clips",
+            )
         usual = (moving.sum() / valid.sum().clamp(min=1)).clamp(0.01, 0.99)
         self.prior.copy_(torch.logit((moving + usual) / (valid + 1)))
 
@@ -104,7 +114,7 @@ class MotionSegmentation(PretextTask):
         return transforms.resize(crop[:-1], large), transforms.resize(crop[-1:], small, "nearest")
 
     def losses(self, batch: Batch, step: Step, generator: torch.Generator) -> Iterator[tuple[str, Loss]]:
-        """The mean logistic loss of the pixels that are not ignored."""
+        """The mean logistic loss of the pixels that are not ignored; where all are, it is 0, and so are the metrics."""
         frames, masks = batch.views
         masks = masks.squeeze(1)
         valid, moving = masks != flow.IGNORED, masks == flow.MOVING
@@ -112,7 +122,8 @@ class MotionSegmentation(PretextTask):
         loss, trivial = (_logistic(guess, moving, valid) for guess in (logits, self.prior.expand_as(logits)))
         guessed = (logits.detach() > 0) & valid
         iou = (guessed & moving).sum() / (guessed | moving).sum().clamp(min=1)
-        yield "main", Loss(loss, {"explained": explained(loss, trivial), "iou": iou})
+        share = torch.where(valid.any(), explained(loss, trivial), 0.0)
+        yield "main", Loss(loss, {"explained": share, "iou": iou})
 
     def picture(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Each frame, what moves in it (grey: ignored), and what the network thinks of it."""
@@ -169,9 +180,9 @@ def watched(sample: Sample) -> tuple[Tensor, Tensor]:
     """A clip's first frame, uint8 (3, H, W), and the trimap of what moves in it, uint8 (1, H, W), by optical flow.
 
     Raises:
-        BenchError: the sample has no clip.
+        BenchError: the sample has no clip, or one of a single frame.
     """
-    if sample.clip is None:
+    if sample.clip is None or len(sample.clip) < 2:
         raise BenchError("motion segmentation needs clips, and these data have none", mend="see [roles.clips]")
     mask = flow.motion_mask(sample.clip.permute(0, 2, 3, 1).numpy())
     return sample.clip[0], torch.from_numpy(mask)[None]

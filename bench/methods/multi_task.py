@@ -49,6 +49,7 @@ Deviations from the paper (what it does is unconfirmed throughout):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -106,8 +107,8 @@ class MultiTask(PretextTask):
                 raise did_you_mean("task of multi-task", name, list(TASKS))
         if not tasks or len(set(tasks)) < len(tasks):
             raise BenchError("multi-task trains each of one or more tasks once", mend=f"choose of {', '.join(TASKS)}")
-        if lasso < 0:
-            raise BenchError(f"a penalty of weight {lasso} would reward what it is to suppress", mend="give 0 or more")
+        if not (isinstance(lasso, int | float) and 0 <= lasso < math.inf):
+            raise BenchError(f"the lasso of multi-task cannot weigh {lasso!r}", mend="choose 0 for none, or more")
         self.tasks = nn.ModuleDict({name: TASKS[name](Mixture(backbone, lasso)) for name in tasks})
 
     def setup(self, dataset: Dataset) -> None:

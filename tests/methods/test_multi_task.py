@@ -1,5 +1,7 @@
 """Every task sees the same grey trunk, trains it in its turn with its own head, and reads a mixture of unit length."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -214,7 +216,9 @@ def test_the_picture_has_three_columns_a_task():
         ({"tasks": ["colorisation"]}, "did you mean colorization"),
         ({"tasks": []}, "multi-task trains each of one or more tasks once"),
         ({"tasks": ["exemplar", "exemplar"]}, "multi-task trains each of one or more tasks once"),
-        ({"lasso": -0.1}, "a penalty of weight -0.1 would reward"),
+        ({"lasso": -0.1}, "the lasso of multi-task cannot weigh -0.1"),
+        ({"lasso": math.nan}, "the lasso of multi-task cannot weigh nan"),
+        ({"lasso": "much"}, "the lasso of multi-task cannot weigh 'much'"),
     ],
 )
 def test_bad_options_are_one_line(options, line):

@@ -1,7 +1,10 @@
 """Every method on a toy backbone of each architecture that it supports, and refused in one line on the others."""
 
+import re
+
 import pytest
 import torch
+from smoke import bench
 from torch import nn
 from toydata import ToyImages
 
@@ -11,6 +14,7 @@ from bench.data.loader import Loader
 from bench.errors import BenchError
 from bench.identity import recipe
 from bench.methods.base import PretextTask, make
+from bench.paths import declared
 from bench.report import spec as tables
 from bench.report.cell import Place
 from bench.suite import load as load_suite
@@ -105,8 +109,7 @@ def test_a_plan_leaves_the_row_out_and_the_table_says_why():
     suite, spec = load_suite("resnet50"), tables.load("imagenet-linear")
     made = planning.plan([spec], suite, lambda *_: "0" * 16)
     trained = {run.spec["method"] for run in made.runs}
-    fits = {e.key for e in METHODS if "resnet" in registry.families(e.key) and "clip" not in e.facts.get("needs", ())}
-    assert fits <= trained
+    assert {e.key for e in METHODS if "resnet" in registry.families(e.key)} <= trained
     assert not trained & {e.key for e in METHODS if "resnet" not in registry.families(e.key)}
     reasons = {row.reason for row in made.skipped}
     assert "not implemented (split-brain does not run on resnet)" in reasons
@@ -116,6 +119,30 @@ def test_a_plan_leaves_the_row_out_and_the_table_says_why():
     place = Place(suite, "rotation", "{}", "resnet50", data, "imagenet-linear", "standard")
     assert place.obstacle("top1@conv1") == ""
     assert place.obstacle("top1@conv3") == "resnet50 has no stage conv3"
+
+
+def test_rows_without_an_algorithm_say_why_once_each():
+    suite = load_suite("resnet50")
+    made = planning.plan([tables.load(name) for name in ("imagenet-linear", "voc")], suite, lambda *_: "0" * 16)
+    said = [(row.row, row.reason) for row in made.skipped]
+    assert len(set(said)) == len(said)
+    assert ("Tracking (Wang&Gupta 2015)", f"not implemented ({tables._published_only()['tracking']})") in said
+    assert all(reason.startswith("not implemented (") for _, reason in said)
+
+
+@pytest.mark.parametrize(("suite", "architecture"), [("alexnet", "alexnet"), ("resnet50", "resnet")])
+def test_a_dry_run_on_a_cluster_lists_every_run_of_every_method(suite, architecture, tmp_path):
+    profile = declared("slurm") / "profiles" / "template.toml"
+    asked = ("reproduce", "imagenet-linear", "--suite", suite, "--on", profile, "--dry-run")
+    out = bench(*asked, "--runs", tmp_path, "--data", tmp_path).stdout
+    backbone = load_suite(suite).backbone
+    for method in METHODS:
+        fits = architecture in registry.families(method.key)
+        for kind in ("pretrain", "evaluate"):
+            runs = re.findall(rf"^#? .*{kind}-{method.key}-{backbone}-{suite}-s0-[0-9a-f]{{8}}$", out, flags=re.M)
+            assert bool(runs) == fits, f"{kind} {method.key}"
+    assert "GPU-hours" in out
+    assert not list(tmp_path.glob("*/spec.json"))
 
 
 def test_the_suite_changes_what_the_literature_does():
