@@ -16,6 +16,6 @@ def batches(dataset: Dataset, side: int, count: int, size: int, generator: torch
     least one.
     """
     drawn = torch.randperm(len(dataset), generator=generator)[: count * size].tolist()
-    short = round(side * 256 / 224)
+    short = transforms.short_side(side)
     crops = [transforms.center_crop(transforms.resize_short(dataset[i].image, short), side) for i in drawn]
     return [torch.stack(crops[at : at + size]) for at in range(0, max(1, len(crops) - size + 1), size)]

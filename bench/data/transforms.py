@@ -53,9 +53,14 @@ def random_crop(image: Tensor, side: int, generator: np.random.Generator) -> Ten
     return _crop(image, _below(generator, height + 1), _below(generator, width + 1), side, side)
 
 
+def short_side(crop: int) -> int:
+    """The short side of an image ahead of a square crop: 256 pixels where the crop has 224, 64 where it has 56."""
+    return round(crop * 256 / 224)
+
+
 def mirrored_crop(image: Tensor, side: int, generator: np.random.Generator) -> Tensor:
     """uint8 (C, ``side``, ``side``): the short side to 256/224 of it, a random crop, perhaps mirrored."""
-    image = resize_short(image, round(side * 256 / 224))
+    image = resize_short(image, short_side(side))
     return flip(random_crop(image, side, generator), generator)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bench.backbones.base import Backbone
 from bench.backbones.preprocess import IMAGENET
+from bench.data import transforms
 
 
 def tile_side(backbone: Backbone) -> int:
@@ -15,8 +16,8 @@ def tile_side(backbone: Backbone) -> int:
 
 
 def image_side(backbone: Backbone) -> int:
-    """The short side of an image before it is cropped: 256 where crops have 224, 64 where they have 56."""
-    return round(backbone.input_side * 256 / 224)
+    """The short side of an image before it is cropped; see :func:`bench.data.transforms.short_side`."""
+    return transforms.short_side(backbone.input_side)
 
 
 def around_mean(patches: Tensor) -> Tensor:

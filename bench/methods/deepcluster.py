@@ -141,7 +141,7 @@ class DeepCluster(PretextTask):
     def central(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S), what is clustered: short side to 256/224 of S, central crop."""
         side = self.backbone.input_side
-        return transforms.center_crop(transforms.resize_short(sample.image, round(side * 256 / 224)), side)
+        return transforms.center_crop(transforms.resize_short(sample.image, transforms.short_side(side)), side)
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
         """The recipe's; without momentum for the classifier."""

@@ -195,7 +195,7 @@ class Exemplar(PretextTask):
         return torch.cat([torch.stack(framed)[:, None].to(large.device), large], 1)
 
     def _square(self, image: Tensor) -> Tensor:
-        side = round(self.backbone.input_side * 256 / 224)
+        side = transforms.short_side(self.backbone.input_side)
         return transforms.center_crop(transforms.resize_short(image, side), side)
 
     def _describe(self, images: Tensor, seeds: Tensor, generator: torch.Generator) -> Tensor:
