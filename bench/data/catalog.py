@@ -299,7 +299,7 @@ def _open_moving(
 ) -> Dataset:
     from bench.data.moving import Moving
 
-    if not over:
+    if not (isinstance(over, str) and over):
         raise BenchError("moving needs the option 'over'", mend='name a data set of images, over = "tiny-imagenet-50"')
     return Moving(open_dataset(over, splits, root=root, cache=cache, **options), frames)
 

@@ -144,8 +144,8 @@ def open_clips(
         BenchError: an option is out of range; a split is missing, empty or unreadable.
     """
     for what, value, least in (("frames", frames, 2), ("step", step, 1), ("moments", moments, 1)):
-        if not least <= value < 1000:
-            raise BenchError(f"clips of {name} cannot have {what} = {value}", mend=f"choose {least} to 999")
+        if not (isinstance(value, int) and least <= value < 1000):
+            raise BenchError(f"clips of {name} cannot have {what} = {value!r}", mend=f"choose {least} to 999")
     clips = [clip for split in splits for clip in _clips(folder, split, cache)]
     dataset = ClipDataset(f"{name}/{'+'.join(splits)}", folder, clips, frames=frames, step=step, moments=moments)
     return without_corrupt(dataset, cache) if skip_corrupt else dataset

@@ -98,8 +98,8 @@ class MovingScenes(Scenes):
 
 def check_frames(name: str, frames: int) -> None:
     """Raises BenchError: generated clips cannot have so many frames."""
-    if not 2 <= frames <= LONGEST:
-        raise BenchError(f"clips of {name} cannot have {frames} frames", mend=f"choose 2 to {LONGEST}")
+    if not (isinstance(frames, int) and 2 <= frames <= LONGEST):
+        raise BenchError(f"clips of {name} cannot have {frames!r} frames", mend=f"choose 2 to {LONGEST}")
 
 
 def _velocity(dice: Dice) -> np.ndarray:

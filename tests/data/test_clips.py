@@ -153,9 +153,12 @@ class TestWrongFiles:
         with pytest.raises(BenchError, match=r"images lie where clips should, '0\.png' the first"):
             opened()
 
-    @pytest.mark.parametrize(("option", "value"), [("frames", 1), ("step", 0), ("moments", 0), ("moments", 1000)])
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("frames", 1), ("frames", "2"), ("step", 0), ("step", 1.5), ("moments", 0), ("moments", 1000)],
+    )
     def test_options_out_of_range(self, opened, option, value):
-        with pytest.raises(BenchError, match=f"clips of mine cannot have {option} = {value}"):
+        with pytest.raises(BenchError, match=f"clips of mine cannot have {option} = {value!r}"):
             opened(**{option: value})
 
 
@@ -184,11 +187,13 @@ class TestCatalog:
         over = catalog.open_dataset("moving", ("train",), over="scenes", size=3, side=32, frames=3, **where)
         assert scenes[0].clip.shape == (2, 3, 32, 32)
         assert over[0].clip.shape == (3, 3, 32, 32)
-        with pytest.raises(BenchError, match="moving needs the option 'over'"):
-            catalog.open_dataset("moving", ("train",), **where)
+        for over in ({}, {"over": 3}):
+            with pytest.raises(BenchError, match="moving needs the option 'over'"):
+                catalog.open_dataset("moving", ("train",), **over, **where)
         for name, more in (("scenes", {}), ("moving", {"over": "scenes"})):
-            with pytest.raises(BenchError, match=f"clips of {name} cannot have 1 frames"):
-                catalog.open_dataset(name, ("train",), size=3, frames=1, **more, **where)
+            for frames in (1, 2.5, "2"):
+                with pytest.raises(BenchError, match=f"clips of {name} cannot have {frames!r} frames"):
+                    catalog.open_dataset(name, ("train",), size=3, frames=frames, **more, **where)
 
     def test_which_motion_is_made_by_a_program(self):
         flagged = [
