@@ -128,6 +128,17 @@ class TestCrops:
         flipped = sum(transforms.flip(image, draws) is not image for _ in range(2000))
         assert abs(flipped - 1000) < 100
 
+    @pytest.mark.parametrize(("crop", "short"), [(224, 256), (56, 64), (28, 32), (1, 1)])
+    def test_the_short_side_ahead_of_a_crop(self, crop, short):
+        assert transforms.short_side(crop) == short
+
+    def test_a_mirrored_crop_is_of_the_image_at_that_short_side(self):
+        image = ramp(64, 96)
+        assert torch.equal(transforms.mirrored_crop(image, 56, Fixed(0.5, 0.999, 0.9)), image[:, 4:60, 40:96])
+        assert torch.equal(transforms.mirrored_crop(image, 56, Fixed(0, 0, 0.1)), image[:, :56, :56].flip(2))
+        large = transforms.mirrored_crop(noise(128, 192), 56, Fixed(0, 0, 0.9))
+        assert torch.equal(large, transforms.resize(noise(128, 192), (64, 96))[:, :56, :56])
+
 
 class TestRandomResizedCrop:
     def test_the_whole_image_when_scale_and_ratio_say_so(self):
