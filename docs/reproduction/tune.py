@@ -62,7 +62,7 @@ def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     where = f"{method} {json.dumps(point)}"
     if done.returncode:
-        print(f"{where}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
+        print(f"{where}:\n{done.stderr}", file=sys.stderr, flush=True)
         return {}
     (folder,) = arguments.runs.glob(f"pretrain-{method}-*-{file.stem}-s{study['seed']}-*")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
