@@ -59,10 +59,11 @@ def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments
     command = [str(Path(sys.executable).parent / "bench"), "run", "--suite", str(file), "--method", method]
     command += ["--seed", str(study["seed"]), "--runs", str(arguments.runs), "--data", str(arguments.data)]
     command += ["--workers", "0", *(["--protocol", "imagenet-linear"] if supervised else [])]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     where = f"{method} {json.dumps(point)}"
     if done.returncode:
-        print(f"{where}:\n{done.stderr}", file=sys.stderr, flush=True)
+        print(f"{where}:\n{done.stdout}", file=sys.stderr, flush=True)
         return {}
     (folder,) = arguments.runs.glob(f"pretrain-{method}-*-{file.stem}-s{study['seed']}-*")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
