@@ -1,15 +1,16 @@
 """Every method on a toy backbone of each architecture that it supports, and refused in one line on the others."""
 
 import re
+import sys
 
 import pytest
 import torch
-from smoke import bench
 from torch import nn
 from toydata import ToyImages
 
 from bench import plan as planning
 from bench import registry
+from bench.cli import main
 from bench.data.loader import Loader
 from bench.errors import BenchError
 from bench.identity import recipe
@@ -131,10 +132,14 @@ def test_rows_without_an_algorithm_say_why_once_each():
 
 
 @pytest.mark.parametrize(("suite", "architecture"), [("alexnet", "alexnet"), ("resnet50", "resnet")])
-def test_a_dry_run_on_a_cluster_lists_every_run_of_every_method(suite, architecture, tmp_path):
+def test_a_dry_run_on_a_cluster_lists_every_run_of_every_method(suite, architecture, tmp_path, monkeypatch, capsys):
     profile = declared("slurm") / "profiles" / "template.toml"
-    asked = ("reproduce", "imagenet-linear", "--suite", suite, "--on", profile, "--dry-run")
-    out = bench(*asked, "--runs", tmp_path, "--data", tmp_path).stdout
+    asked = ["reproduce", "imagenet-linear", "--suite", suite, "--on", str(profile), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["bench", *asked, "--runs", str(tmp_path), "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    out = capsys.readouterr().out
     backbone = load_suite(suite).backbone
     for method in METHODS:
         fits = architecture in registry.families(method.key)
