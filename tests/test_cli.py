@@ -147,7 +147,7 @@ def test_methods_against_the_stronger_baseline(runs, tmp_path):
     asked = ("table", "imagenet-linear", "--suite", "smoke", "--runs", runs, "--against-baseline")
     found = json.loads(bench(*asked, "--format", "json").stdout)
     assert {(one["row"], one["baseline"]) for one in found} == {("Rotation", "Random")}
-    assert len(found) == 5
+    assert [one["column"] for one in found] == [*(f"conv{i}" for i in range(1, 6)), "best layer"]
     bench(*asked, "--format", "markdown", "--out", tmp_path / "lead.md")
     assert (tmp_path / "lead.md").read_text().startswith("| row ")
     assert "not drawn as csv" in bench(*asked, "--format", "csv", check=False).stderr
