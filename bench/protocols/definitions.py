@@ -64,7 +64,8 @@ class Definition:
     @property
     def statistic(self) -> Callable[[Evidence, str], Statistic] | None:
         """(evidence, column) -> what the column is under resamples of the test examples; None: nobody says."""
-        found: Callable[[Evidence, str], Statistic] | None = _named(registry.entry("protocols", self.name), "statistic")
+        facts = registry.entry("protocols", self.name).facts
+        found: Callable[[Evidence, str], Statistic] | None = named(facts.get("statistic", ""))
         return found
 
     def backbones(self, name: str) -> tuple[str, ...]:
@@ -148,13 +149,13 @@ def load(name: str) -> Definition:
     data = read_toml(file)
     if not data or not all(isinstance(v, dict) for v in data.values()):
         raise BenchError("a protocol's file holds one [section] a variant", where=file)
-    by_stage, schema = bool(entry.facts.get("by_stage", False)), _named(entry, "schema")
+    by_stage, schema = bool(entry.facts.get("by_stage", False)), named(entry.facts.get("schema", ""))
     return Definition(name, entry.version, entry.title, entry.facts["role"], by_stage, data, file, schema)
 
 
-def _named(entry: registry.Entry, literal: str) -> Any:
-    """What a protocol's literal names as ``module:name``; None where it names nothing."""
-    module, _, name = entry.facts.get(literal, "").partition(":")
+def named(words: str) -> Any:
+    """What a protocol's literal names as ``module:name``; None where it is empty."""
+    module, _, name = words.partition(":")
     return getattr(importlib.import_module(module), name) if module else None
 
 

@@ -1,27 +1,19 @@
 """The words in which training a detector is written: a section of ``voc07_detection.toml``.
 
-Every key is obeyed by ``voc07_detection.py``, ``bench/engines/detectron2.py`` or ``transfer.py``, and a key or value
-that is not known here is refused. Imports no torch.
+Beside those of ``settings.py``, every key is obeyed by ``voc07_detection.py`` or ``bench/engines/detectron2.py``, and a
+key or value that is not known is refused. Imports no torch.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from bench import registry
-from bench.protocols.multilabel import setting_names
-from bench.protocols.transfer import Transfer
+from bench.protocols import settings
 from bench.suite import Strict
+from bench.training.recipe import SGD, MultiStep
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -70,24 +62,20 @@ class FasterRcnnC4(Rois):
     """Whether a BatchNorm follows res5."""
 
 
-class Setting(Strict):
+class Setting(settings.Setting):
     """What learns, and how fast: one column group."""
 
-    frozen: tuple[str, ...]
-    """Stages, ``trunk`` for all of them, ``fc`` for fc6 and fc7; empty: everything learns."""
-    lr: PositiveFloat
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
     """The shares of training, rising, after which the rate falls to a tenth."""
 
+    def schedule(self) -> MultiStep:
+        """In the words of a recipe."""
+        return MultiStep(self.drops)
 
-class Detection(Strict):
+
+class Detection(settings.SideBySide[Setting]):
     """One variant: class and box of every object, trained by SGD, in one or more settings at once."""
 
-    deviations: tuple[str, ...]
-    """In what the variant differs from what was published; for people, and part of the identity all the same."""
-    sides: tuple[PositiveInt, ...]
-    """Input sides of the backbones that it measures, and of a suite's usual backbone; empty: any."""
-    transfer: Transfer
     net: Annotated[FastRcnn | FasterRcnnC4, Field(discriminator="kind")]
     # data
     role: Literal["voc07", "voc0712"]
@@ -106,13 +94,8 @@ class Detection(Strict):
     difficult: bool
     """Whether difficult objects are learned from; otherwise they are part of the background."""
     # training
-    batch: PositiveInt
-    """Images an update."""
-    iterations: PositiveInt
     warmup: Share
     """The share of training over which the rate rises from 0."""
-    momentum: float = Field(ge=0, lt=1)
-    weight_decay: NonNegativeFloat
     bias_rate: PositiveFloat
     """The biases' learning rate, in multiples of the weights'."""
     bias_decay: NonNegativeFloat
@@ -126,8 +109,6 @@ class Detection(Strict):
     all processes)."""
     precise: NonNegativeInt
     """Batches of training images over which BatchNorm's statistics are averaged anew before the test; 0: none."""
-    settings: Annotated[dict[str, Setting], Field(min_length=1), AfterValidator(setting_names)]
-    """By name, as columns have it: ``fc6-8``, ``all``. Each trains its own copy of the net on the same images."""
     # test and metric
     score: Share
     """Detections below it are dropped."""
@@ -137,10 +118,10 @@ class Detection(Strict):
     coco: bool
     """Whether there are also AP, the mean over overlaps from 0.5 to 0.95, AP50 and AP75."""
 
-    def obstacle(self, backbone: str, usual: str) -> str:
-        """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
-        if self.sides and not {registry.shape(name).get("input_side") for name in (backbone, usual)} <= set(self.sides):
-            return f"needs {'/'.join(map(str, self.sides))} px"
-        if isinstance(self.net, FasterRcnnC4) and "res5" not in registry.shape(backbone).get("stages", ()):
-            return f"{backbone} has no res5"
-        return self.transfer.obstacle(backbone)
+    def needs(self) -> tuple[str, ...]:
+        """res5, where it is the head."""
+        return ("res5",) if isinstance(self.net, FasterRcnnC4) else ()
+
+    def optimiser(self, setting: Setting) -> SGD:
+        """Of one setting."""
+        return replace(super().optimiser(setting), warmup=self.warmup, clip=self.clip)

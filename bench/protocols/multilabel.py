@@ -1,28 +1,19 @@
 """The words in which fine-tuning on images with several labels is written: a section of ``voc07_classification.toml``.
 
-Every key is obeyed by ``voc07_classification.py`` or ``transfer.py``, and a key or value that is not known here is
-refused. Imports no torch.
+Beside those of ``settings.py``, every key is obeyed by ``voc07_classification.py``, and a key or value that is not
+known is refused. Imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from bench import registry
-from bench.protocols.transfer import Transfer
+from bench.protocols import settings
 from bench.suite import Strict
-
-T = TypeVar("T")
-
-
-def setting_names(settings: dict[str, T]) -> dict[str, T]:
-    """The same; raises ValueError: a name cannot be part of a column's, as in ``map@fc6-8``."""
-    for name in settings:
-        if not name.replace("-", "").isalnum() or name != name.lower():
-            raise ValueError(f"a setting is named by lower-case letters, digits and hyphens, not {name!r}")
-    return settings
+from bench.training.recipe import SGD
 
 
 class AreaCrops(Strict):
@@ -72,26 +63,13 @@ class UniformOutput(Strict):
     bias: float
 
 
-class Setting(Strict):
+class Setting(settings.InParts, settings.Setting):
     """What learns, and how fast: one column group."""
 
-    frozen: tuple[str, ...]
-    """Stages, ``trunk`` for all of them, ``fc`` for fc6 and fc7; empty: everything learns."""
-    lr: PositiveFloat
-    parts: PositiveFloat
-    """The rate drops whenever another 1 / ``parts`` of training is done: 16 are drops every 5,000 of 80,000."""
-    gamma: PositiveFloat
-    """What each drop multiplies the rate by."""
 
-
-class FineTuning(Strict):
+class FineTuning(settings.SideBySide[Setting]):
     """One variant: sigmoids on top of the net, trained by SGD with cross-entropy, in one or more settings at once."""
 
-    deviations: tuple[str, ...]
-    """In what the variant differs from what was published; for people, and part of the identity all the same."""
-    sides: tuple[PositiveInt, ...]
-    """Input sides of the backbones that it measures, and of a suite's usual backbone; empty: any."""
-    transfer: Transfer
     output: Annotated[NormalOutput | UniformOutput, Field(discriminator="kind")]
     # data
     train: Annotated[AreaCrops | ScaledCrops, Field(discriminator="kind")]
@@ -101,11 +79,7 @@ class FineTuning(Strict):
     kernel: Literal["bilinear", "bicubic", "nearest"]
     antialias: bool
     # training
-    batch: PositiveInt
-    iterations: PositiveInt
-    momentum: float = Field(ge=0, lt=1)
     nesterov: bool
-    weight_decay: NonNegativeFloat
     bias_rate: PositiveFloat
     """The biases' learning rate, in multiples of the weights'."""
     bias_decay: NonNegativeFloat
@@ -118,16 +92,12 @@ class FineTuning(Strict):
     """Whether BatchNorm, where there is any, uses the running statistics of pretraining or learns on."""
     frozen_affine: bool = False
     """Whether the scale and shift of BatchNorm learn also in what is frozen."""
-    settings: Annotated[dict[str, Setting], Field(min_length=1), AfterValidator(setting_names)]
-    """By name, as columns have it: ``fc6-8``, ``all``. Each trains its own copy of the net on the same crops."""
     # metric
     ap: Literal["11-point", "area", "step"]
     """A kind of :data:`bench.metrics.average_precision.KINDS`; ``step`` is scikit-learn's."""
     tie_break: bool
     """Whether images of the class lose against all others within 1e-5."""
 
-    def obstacle(self, backbone: str, usual: str) -> str:
-        """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
-        if self.sides and not {registry.shape(name).get("input_side") for name in (backbone, usual)} <= set(self.sides):
-            return f"needs {'/'.join(map(str, self.sides))} px"
-        return self.transfer.obstacle(backbone)
+    def optimiser(self, setting: Setting) -> SGD:
+        """Of one setting."""
+        return replace(super().optimiser(setting), nesterov=self.nesterov, clip=self.clip)

@@ -1,26 +1,16 @@
 """The words in which training for segmentation is written: a section of ``voc12_segmentation.toml``.
 
-Every key is obeyed by ``voc12_segmentation.py``, ``bench/engines/mmseg.py`` or ``transfer.py``, and a key or value that
-is not known here is refused. Imports no torch.
+Beside those of ``settings.py``, every key is obeyed by ``voc12_segmentation.py`` or ``bench/engines/mmseg.py``, and a
+key or value that is not known is refused. Imports no torch.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from bench import registry
-from bench.protocols.multilabel import setting_names
-from bench.protocols.transfer import Transfer
+from bench.protocols import settings
 from bench.suite import Strict
 from bench.training.recipe import MultiStep, Poly
 
@@ -80,16 +70,10 @@ class Crops(Strict):
     """An image's size is multiplied by something between these, uniformly."""
 
 
-class Steps(Strict):
+class Steps(settings.InParts):
     """The rate is multiplied by ``gamma`` whenever another 1 / ``parts`` of training is done."""
 
     kind: Literal["steps"]
-    parts: PositiveFloat
-    gamma: PositiveFloat
-
-    def schedule(self) -> MultiStep:
-        """In the words of a recipe."""
-        return MultiStep.in_parts(self.parts, self.gamma)
 
 
 class Polynomial(Strict):
@@ -103,23 +87,23 @@ class Polynomial(Strict):
         return Poly(self.power)
 
 
-class Setting(Strict):
-    """What learns, and how fast: one column group."""
+class Setting(settings.Setting):
+    """What learns, and how fast: one column group. Here fc6 and fc7 always learn."""
 
-    frozen: tuple[str, ...]
-    """Stages, or ``trunk`` for all of them; empty: everything learns."""
-    lr: PositiveFloat
     drop: Annotated[Steps | Polynomial, Field(discriminator="kind")]
 
+    def schedule(self) -> MultiStep | Poly:
+        """In the words of a recipe."""
+        return self.drop.schedule()
 
-class Segmentation(Strict):
-    """One variant: a class for every pixel, trained by SGD with cross-entropy, in one or more settings at once."""
 
-    deviations: tuple[str, ...]
-    """In what the variant differs from what was published; for people, and part of the identity all the same."""
-    sides: tuple[PositiveInt, ...]
-    """Input sides of the backbones that it measures, and of a suite's usual backbone; empty: any."""
-    transfer: Transfer
+class Segmentation(settings.SideBySide[Setting]):
+    """One variant: a class for every pixel, trained by SGD with cross-entropy, in one or more settings at once.
+
+    A whole image's loss is the mean over its pixels, the batch's the mean over images. An iteration is an update: of a
+    Caffe solver with batch 1 and ``iter_size`` 20, one of its iterations, of 20 images.
+    """
+
     net: Annotated[Fcn32s | FcnD8, Field(discriminator="kind")]
     # data
     size: Longest | Short
@@ -128,18 +112,10 @@ class Segmentation(Strict):
     kernel: Literal["bilinear", "bicubic", "nearest"]
     antialias: bool
     # training
-    batch: PositiveInt
-    """Images an update; a whole image's loss is the mean over its pixels, the batch's the mean over images."""
-    iterations: PositiveInt
-    """Updates: of a Caffe solver with batch 1 and ``iter_size`` 20, its iterations, of 20 images each."""
-    momentum: float = Field(ge=0, lt=1)
-    weight_decay: NonNegativeFloat
     output_bias_rate: PositiveFloat
     """The learning rate of the scores' biases, in multiples of all other parameters'."""
     output_bias_decay: NonNegativeFloat
     """Their weight decay, in multiples of ``weight_decay``."""
-    settings: Annotated[dict[str, Setting], Field(min_length=1), AfterValidator(setting_names)]
-    """By name, as columns have it: ``fc6-8``, ``all``. Each trains its own copy of the net on the same images."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -149,10 +125,6 @@ class Segmentation(Strict):
             raise ValueError(f"{self.net.kind} trains on crops: its BatchNorm needs batches")
         return self
 
-    def obstacle(self, backbone: str, usual: str) -> str:
-        """Why ``backbone`` cannot be measured at a suite whose usual backbone is another; empty where it can."""
-        if self.sides and not {registry.shape(name).get("input_side") for name in (backbone, usual)} <= set(self.sides):
-            return f"needs {'/'.join(map(str, self.sides))} px"
-        if isinstance(self.net, FcnD8) and "res5" not in registry.shape(backbone).get("stages", ()):
-            return f"{backbone} has no res5"
-        return self.transfer.obstacle(backbone)
+    def needs(self) -> tuple[str, ...]:
+        """res5, where a head stands on it."""
+        return ("res5",) if isinstance(self.net, FcnD8) else ()
