@@ -16,35 +16,38 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import detectron2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import transforms as T
-from detectron2.data.detection_utils import transform_proposals
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import (
-    BACKBONE_REGISTRY,
-    META_ARCH_REGISTRY,
-    ROI_BOX_HEAD_REGISTRY,
-    ROI_HEADS_REGISTRY,
-    GeneralizedRCNN,
-    build_model,
-)
-from detectron2.modeling.backbone import Backbone as EngineBackbone
-from detectron2.modeling.roi_heads import Res5ROIHeads
-from detectron2.solver.build import get_default_optimizer_params
-from detectron2.structures import Boxes, BoxMode, ImageList, Instances
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from bench.backbones.base import Backbone, build
 from bench.backbones.grid import grid
 from bench.backbones.preprocess import Preprocess
-from bench.errors import BenchError
+from bench.engines.weights import copy_
 from bench.files import canonical
 from bench.metrics.detection_evidence import MOST
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # torch's, of what detectron2 does at import
+    import detectron2
+    from detectron2.config import CfgNode, get_cfg
+    from detectron2.data import transforms as T
+    from detectron2.data.detection_utils import transform_proposals
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import (
+        BACKBONE_REGISTRY,
+        META_ARCH_REGISTRY,
+        ROI_BOX_HEAD_REGISTRY,
+        ROI_HEADS_REGISTRY,
+        GeneralizedRCNN,
+        build_model,
+    )
+    from detectron2.modeling.backbone import Backbone as EngineBackbone
+    from detectron2.modeling.roi_heads import Res5ROIHeads
+    from detectron2.solver.build import get_default_optimizer_params
+    from detectron2.structures import Boxes, BoxMode, ImageList, Instances
+    from detectron2.utils.events import EventStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,17 +233,7 @@ def load_(model: GeneralizedRCNN, backbone: Backbone) -> None:
     Raises:
         BenchError: a tensor has no counterpart of its name and shape.
     """
-    given, wanted = backbone.state_dict(), ours(model)
-    shapes = [{name: tuple(value.shape) for name, value in those.items()} for those in (given, wanted)]
-    wrong = sorted(name for name in given.keys() | wanted.keys() if shapes[0].get(name) != shapes[1].get(name))
-    if wrong:
-        raise BenchError(
-            f"{len(wrong)} of {len(wanted)} tensors do not fit detectron2's model, {wrong[0]} first",
-            where=backbone.config["backbone"],
-        )
-    with torch.no_grad():
-        for name, value in given.items():
-            wanted[name].copy_(value)
+    copy_(backbone.state_dict(), ours(model), engine="detectron2", backbone=backbone.config["backbone"])
 
 
 def freeze_(model: GeneralizedRCNN, backbone: Backbone) -> None:

@@ -27,6 +27,7 @@ from bench.backbones.grid import Grid, grid, walk
 from bench.backbones.preprocess import Preprocess
 from bench.backbones.resnet import Bottleneck
 from bench.data.annotation import IGNORED
+from bench.engines.weights import copy_
 from bench.errors import BenchError
 from bench.files import canonical
 
@@ -239,18 +240,8 @@ def load_(model: EncoderDecoder, backbone: Backbone) -> None:
     Raises:
         BenchError: a tensor has no counterpart of its name and shape.
     """
-    given = theirs(backbone)
     wanted = {name: value for name, value in model.state_dict().items() if name.startswith((_TRUNK, _FC))}
-    shapes = [{name: tuple(value.shape) for name, value in those.items()} for those in (given, wanted)]
-    wrong = sorted(name for name in given.keys() | wanted.keys() if shapes[0].get(name) != shapes[1].get(name))
-    if wrong:
-        raise BenchError(
-            f"{len(wrong)} of {len(wanted)} tensors do not fit mmsegmentation's model, {wrong[0]} first",
-            where=backbone.config["backbone"],
-        )
-    with torch.no_grad():
-        for name, value in given.items():
-            wanted[name].copy_(value)
+    copy_(theirs(backbone), wanted, engine="mmsegmentation", backbone=backbone.config["backbone"])
 
 
 def losses(model: EncoderDecoder, images: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
