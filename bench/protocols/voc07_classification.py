@@ -20,7 +20,6 @@ Evidence: ``scores`` float32 (settings, N, 20), ``truth`` int8 (N, 20) with 1 th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,32 +31,26 @@ from torch import Tensor, nn
 
 from bench.data import transforms
 from bench.data.annotation import AnnotatedDataset, presence
-from bench.data.base import Dataset, Sample
-from bench.errors import BenchError
+from bench.data.base import Sample
 from bench.metrics.average_precision import mean_ap, rank_images
 from bench.metrics.intervals import column
-from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
+from bench.protocols.base import Column, Evidence, Measured, text
+from bench.protocols.finetune import Downstream, Evaluation, Nets
 from bench.protocols.multilabel import AreaCrops, CentreCrop, FineTuning, NormalOutput
-from bench.protocols.transfer import freeze_, hold_statistics_, images, prepared
-from bench.suite import validate
-from bench.training import loop, optim
-from bench.training.device import derive
-from bench.training.recipe import SGD, MultiStep, Optimiser, Recipe
-from bench.training.task import Batch, Loss, Step, Task
+from bench.protocols.transfer import freeze_
+from bench.training import optim
+from bench.training.recipe import Optimiser
+from bench.training.task import Batch, Loss, Step
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
     from bench.backbones.base import Backbone
-    from bench.protocols.definitions import Variant
-    from bench.runfolder import Attempt
-    from bench.training.loop import Execution
 
 
-class Voc07Classification(Protocol):
+class Voc07Classification(Downstream):
     """Columns ``map@<setting>`` and ``ap_<class>@<setting>``."""
 
     title, citation, version = "VOC2007 classification", "krahenbuhl2016data", 1
@@ -65,88 +58,23 @@ class Voc07Classification(Protocol):
     schema = "bench.protocols.multilabel:FineTuning"
     statistic = "bench.protocols.statistics:of_scores"
 
-    def __init__(self, variant: Variant) -> None:
-        super().__init__(variant)
-        self.spec = validate(FineTuning, variant.definition, f"{variant.protocol}, {variant.name}")
+    spec: FineTuning
 
-    def evaluate(
-        self,
-        backbone: Backbone,
-        train: Dataset,
-        test: Dataset,
-        *,
-        method: str,
-        seed: int,
-        fabric: Fabric,
-        attempt: Attempt,
-        how: Execution,
-    ) -> Measured:
-        """Prepare the weights, train every setting to its end, score ``test`` once.
-
-        Raises:
-            BenchError: a data set without annotations, or with other classes; the backbone cannot be prepared.
-        """
-        labels, truth = _labels(train), _labels(test)
-        if train.classes != test.classes:
-            raise BenchError(f"{train.name} and {test.name} have different classes")
-        spec, dice = self.spec, torch.Generator().manual_seed(derive(seed, "transfer"))
-        seen = images(train, backbone, spec.transfer, dice)
-        ready = prepared(backbone.to(fabric.device), seen, spec.transfer, method=method, generator=dice)
-        if fabric.is_global_zero:
-            attempt.folder.note(ready.told())
-        torch.manual_seed(derive(seed, "output"))
-        task = FineTuned(ready.backbone, spec, torch.from_numpy(labels))
-        training = loop.train(
-            task,
-            train,
-            self.recipe(len(train)),
-            seed=seed,
-            fabric=fabric,
-            attempt=attempt,
-            how=how,
-            updates=spec.iterations,
-        )
-        scores = loop.embed(
-            task,
-            test,
-            task.scores,
-            task.test_view,
-            seed=0,  # all runs are tested on the same crops
-            fabric=fabric,
-            workers=how.workers,
-            batch=max(1, (how.micro_batch or 160) // task.test_crops),
-        )
+    def measure(self, run: Evaluation) -> Measured:
+        """Fine-tune every setting, score ``test``."""
+        spec, ready = self.spec, run.prepared()
+        run.note(ready.told())
+        task = FineTuned(ready.backbone, spec, torch.from_numpy(_labels(run.train)))
+        training = run.fit(task)
+        scores = run.over_test(task, task.scores, max(1, (run.how.micro_batch or 160) // task.test_crops))
         evidence: Evidence = {
-            "scores": np.ascontiguousarray(scores.numpy().astype(np.float32).transpose(1, 0, 2)),
-            "truth": truth,
-            "settings": np.array(list(spec.settings)),
-            "classes": np.array(test.classes),
+            "scores": np.ascontiguousarray(scores.astype(np.float32).transpose(1, 0, 2)),
+            "truth": _labels(run.test),
+            **self.named(run.test),
             "ap": text(spec.ap),
             "tie_break": np.array(spec.tie_break),
-            "ids_sha256": text(ids_digest(test.ids)),
         }
-        selection = {"rule": "none: one rate, all of train, last iteration", "n": 0, "heldout": {}}
-        return Measured(evidence, selection, {**training, "transfer": ready.record})
-
-    def recipe(self, size: int) -> Recipe:
-        """The definition in the words of the loop, for so many training images; one optimiser a setting."""
-        spec = self.spec
-        batch = min(spec.batch, size)
-        return Recipe(
-            epochs=-(-spec.iterations // (size // batch)),
-            batch=batch,
-            optimiser={
-                name: SGD(
-                    lr=setting.lr,
-                    momentum=spec.momentum,
-                    nesterov=spec.nesterov,
-                    weight_decay=spec.weight_decay,
-                    schedule=MultiStep.in_parts(setting.parts, setting.gamma),
-                    clip=spec.clip,
-                )
-                for name, setting in spec.settings.items()
-            },
-        )
+        return self.measured(evidence, run.test, {**training, "transfer": ready.record})
 
     @staticmethod
     def columns(evidence: Evidence) -> dict[str, Column]:
@@ -164,13 +92,8 @@ class Voc07Classification(Protocol):
         return found
 
     @staticmethod
-    def contradictions(evidence: Evidence, test: Dataset) -> list[str]:
-        """The images, the classes, and which of them each image shows."""
-        found = same_images(evidence, test)
-        if found:
-            return found
-        if tuple(evidence["classes"].tolist()) != tuple(test.classes):
-            return [f"the evidence speaks of other classes than {test.name}"]
+    def contradicted(evidence: Evidence, test: AnnotatedDataset) -> list[str]:
+        """Which of the classes each image shows."""
         wrong = int((evidence["truth"] != _labels(test)).any(1).sum())
         return [f"the evidence contradicts the annotations of {wrong} images"] if wrong else []
 
@@ -200,8 +123,8 @@ class Classifier(nn.Module):
         return self.output(self.features(images)).float()
 
 
-class FineTuned(Task):
-    """Every setting's own copy of the net, trained on the same crops by its own optimiser.
+class FineTuned(Nets):
+    """Every setting's classifier.
 
     ``labels`` is int8 (N, classes), one row an image of the training set.
     """
@@ -209,20 +132,14 @@ class FineTuned(Task):
     labels: Tensor
 
     def __init__(self, backbone: Backbone, spec: FineTuning, labels: Tensor) -> None:
-        super().__init__()
+        super().__init__(
+            Classifier(backbone, spec, labels.shape[1]),
+            spec.settings,
+            lambda net, frozen: freeze_(net.backbone, frozen, affine=not spec.frozen_affine),
+            fixed=spec.statistics == "fixed",
+        )
         self.spec, self.side = spec, backbone.input_side
-        start = Classifier(backbone, spec, labels.shape[1])
-        self.nets = nn.ModuleDict()
-        for name, setting in spec.settings.items():
-            self.nets[name] = net = copy.deepcopy(start)
-            freeze_(net.backbone, setting.frozen, affine=not spec.frozen_affine)
         self.register_buffer("labels", labels, persistent=False)
-
-    def train(self, mode: bool = True) -> FineTuned:
-        """Training mode but for the BatchNorms whose running statistics do not move."""
-        super().train(mode)
-        hold_statistics_(self, all_of_them=self.spec.statistics == "fixed")
-        return self
 
     @property
     def test_crops(self) -> int:
@@ -248,10 +165,6 @@ class FineTuned(Task):
         views = batch.views.flatten(0, 1)
         each = [net(views).unflatten(0, (-1, self.test_crops)).sum(1) for net in self.nets.values()]
         return torch.stack(each, 1)
-
-    def parameters_of(self) -> dict[str, Iterable[Parameter]]:
-        """One optimiser a setting."""
-        return {name: [p for p in net.parameters() if p.requires_grad] for name, net in self.nets.items()}
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
         """SGD; the biases as the variant says."""
@@ -287,8 +200,6 @@ def random_crop(image: Tensor, side: int, spec: FineTuning, generator: np.random
     return transforms.resize(crop, (side, side), spec.kernel, spec.antialias)
 
 
-def _labels(dataset: Dataset) -> NDArray[np.int8]:
+def _labels(dataset: AnnotatedDataset) -> NDArray[np.int8]:
     """(N, classes): which classes each image shows."""
-    if not isinstance(dataset, AnnotatedDataset):
-        raise BenchError(f"{dataset.name} has no annotations", mend="bind the role voc07 to a data set such as voc2007")
     return presence(dataset.annotations, len(dataset.classes))

@@ -20,8 +20,6 @@ the objects.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -37,9 +35,6 @@ from bench.data.annotation import AnnotatedDataset
 from bench.data.base import Dataset, Sample
 from bench.data.loader import Loader
 from bench.data.proposals import Proposals, SelectiveSearch, compute, load
-from bench.engines.install import require
-from bench.errors import BenchError
-from bench.files import atomic
 from bench.metrics.average_precision import (
     COCO_THRESHOLDS,
     Detections,
@@ -51,16 +46,17 @@ from bench.metrics.average_precision import (
 from bench.metrics.detection_evidence import MOST, by_setting, compact, compact_objects, restore_objects
 from bench.metrics.intervals import column
 from bench.paths import cache_root
-from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
+from bench.protocols.base import Column, Evidence, Measured, text
 from bench.protocols.detection import Detection, FastRcnn
-from bench.protocols.transfer import freeze_, hold_statistics_, images, prepared
-from bench.suite import validate
-from bench.training import loop, optim
+from bench.protocols.finetune import Downstream, Evaluation, Nets
+from bench.protocols.transfer import freeze_
+from bench.training import optim
 from bench.training.device import derive
-from bench.training.recipe import SGD, MultiStep, Optimiser, Recipe
-from bench.training.task import Batch, Loss, Step, Task
+from bench.training.recipe import Optimiser
+from bench.training.task import Batch, Loss, Step
 
 if TYPE_CHECKING:
+    from detectron2.modeling import GeneralizedRCNN
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch.nn import Parameter
@@ -69,7 +65,6 @@ if TYPE_CHECKING:
     from bench.backbones.base import Backbone
     from bench.engines.detectron2 import Scaled
     from bench.metrics.average_precision import Ranked
-    from bench.protocols.definitions import Variant
     from bench.runfolder import Attempt
     from bench.training.loop import Execution
 
@@ -77,111 +72,53 @@ _SOON = 100e6
 """Pixels that are searched for proposals within some minutes, when a run first needs them."""
 
 
-class Voc07Detection(Protocol):
+class Voc07Detection(Downstream):
     """Columns ``map@<setting>``, ``ap_<class>@<setting>`` and, of ResNets, ``ap``, ``ap50`` and ``ap75``."""
 
     title, citation, version = "VOC2007 detection", "girshick2015fast", 1
     role = "voc07"
     schema = "bench.protocols.detection:Detection"
     statistic = "bench.protocols.statistics:of_detections"
+    engine = "detectron2"
 
-    def __init__(self, variant: Variant) -> None:
-        super().__init__(variant)
-        self.spec = validate(Detection, variant.definition, f"{variant.protocol}, {variant.name}")
+    spec: Detection
 
-    def evaluate(
-        self,
-        backbone: Backbone,
-        train: Dataset,
-        test: Dataset,
-        *,
-        method: str,
-        seed: int,
-        fabric: Fabric,
-        attempt: Attempt,
-        how: Execution,
-    ) -> Measured:
-        """Prepare the weights, train every setting's detector to its end, run it over ``test`` once.
+    def measure(self, run: Evaluation) -> Measured:
+        """Train every setting's detector, run it over ``test``.
 
         Raises:
-            BenchError: detectron2 is missing; a data set without annotations, or with other classes; many images lack
-                proposals; the backbone cannot be prepared.
+            BenchError: many images lack proposals.
         """
-        require("detectron2")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's, of what detectron2 does at import
-            from bench.engines import detectron2 as engine
+        from bench.engines import detectron2 as engine
 
-        train, test = _annotated(train), _annotated(test)
-        if train.classes != test.classes:
-            raise BenchError(f"{train.name} and {test.name} have different classes")
-        spec, dice = self.spec, torch.Generator().manual_seed(derive(seed, "transfer"))
-        proposals = [self._proposals(data, i, fabric, attempt, how) for i, data in enumerate((train, test))]
-        seen = images(train, backbone, spec.transfer, dice)
-        ready = prepared(backbone.to(fabric.device), seen, spec.transfer, method=method, generator=dice)
-        torch.manual_seed(derive(seed, "output"))
+        spec, train, test = self.spec, run.train, run.test
+        proposals = [self._proposals(data, i, run.fabric, run.attempt, run.how) for i, data in enumerate((train, test))]
+        ready = run.prepared()
         detector, config = engine.detector(ready.backbone, spec, len(train.classes))
-        if fabric.is_global_zero:
-            attempt.folder.note(f"{ready.told()}; all of them are in the detector")
-            with atomic(attempt.folder.path / "detectron2.yaml") as file:
-                file.write(engine.text(config))
-        if fabric.world_size > 1 and spec.statistics == "batch" and fabric.device.type == "cuda":
-            detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+        run.note(f"{ready.told()}; all of them are in the detector")
+        run.write("detectron2.yaml", engine.text(config))
+        if spec.statistics == "batch":
+            detector = run.over_processes(detector)
         task = Detectors(detector, ready.backbone, spec, (train, proposals[0]), (test, proposals[1]))
-        training = loop.train(
-            task,
-            train,
-            self.recipe(len(train)),
-            seed=seed,
-            fabric=fabric,
-            attempt=attempt,
-            how=how,
-            updates=spec.iterations,
-        )
-        task.average_statistics_(train, seed=seed, fabric=fabric, how=how)
-        found = loop.embed(
-            task, test, task.detections, task.test_view, seed=0, fabric=fabric, workers=how.workers, batch=1
-        )
+        training = run.fit(task)
+        task.average_statistics_(train, seed=run.seed, fabric=run.fabric, how=run.how)
         evidence = {
-            **_packed(found.numpy(), len(test)),
+            **_packed(run.over_test(task, task.detections, 1), len(test)),
             **compact_objects(objects(test.annotations)),
             "chance": chance(proposals[1], test, self.thresholds, spec.ap),
-            "settings": np.array(list(spec.settings)),
-            "classes": np.array(test.classes),
+            **self.named(test),
             "thresholds": np.array(self.thresholds),
             "ap": text(spec.ap),
-            "ids_sha256": text(ids_digest(test.ids)),
         }
-        selection = {"rule": "none: one rate, all of train, last iteration", "n": 0, "heldout": {}}
         told = {"engine": f"detectron2 {engine.VERSION}", "transfer": ready.record}
         if proposals[0] is not None and proposals[1] is not None:
             told["proposals"] = {"train": proposals[0].digest, "test": proposals[1].digest}
-        return Measured(evidence, selection, {**training, **told})
+        return self.measured(evidence, test, {**training, **told})
 
     @property
     def thresholds(self) -> tuple[float, ...]:
         """Of the overlaps at which hits are counted."""
         return COCO_THRESHOLDS if self.spec.coco else COCO_THRESHOLDS[:1]
-
-    def recipe(self, size: int) -> Recipe:
-        """The definition in the words of the loop, for so many training images; one optimiser a setting."""
-        spec = self.spec
-        batch = min(spec.batch, size)
-        return Recipe(
-            epochs=-(-spec.iterations // (size // batch)),
-            batch=batch,
-            optimiser={
-                name: SGD(
-                    lr=setting.lr,
-                    momentum=spec.momentum,
-                    weight_decay=spec.weight_decay,
-                    schedule=MultiStep(setting.drops),
-                    warmup=spec.warmup,
-                    clip=spec.clip,
-                )
-                for name, setting in spec.settings.items()
-            },
-        )
 
     def _proposals(
         self, dataset: AnnotatedDataset, which: int, fabric: Fabric, attempt: Attempt, how: Execution
@@ -233,20 +170,15 @@ class Voc07Detection(Protocol):
         return found
 
     @staticmethod
-    def contradictions(evidence: Evidence, test: Dataset) -> list[str]:
-        """The images, the classes, and the objects of each image."""
-        found = same_images(evidence, test)
-        if found:
-            return found
-        if tuple(evidence["classes"].tolist()) != tuple(test.classes):
-            return [f"the evidence speaks of other classes than {test.name}"]
-        truth = compact_objects(objects(_annotated(test).annotations))
+    def contradicted(evidence: Evidence, test: AnnotatedDataset) -> list[str]:
+        """The objects of each image."""
+        truth = compact_objects(objects(test.annotations))
         wrong = [key for key, value in truth.items() if not np.array_equal(evidence[key], value)]
         return [f"the evidence contradicts the annotations ({', '.join(wrong)})"] if wrong else []
 
 
-class Detectors(Task):
-    """Every setting's own copy of a detector, trained on the same images by its own optimiser.
+class Detectors(Nets):
+    """Every setting's detector.
 
     Args:
         detector: as :func:`bench.engines.detectron2.detector` builds it on ``backbone``.
@@ -263,20 +195,13 @@ class Detectors(Task):
     ) -> None:
         from bench.engines import detectron2
 
-        super().__init__()
-        self.spec, self.engine = spec, detectron2
-        self._train, self._test = _Known(*train), _Known(*test)
-        self.nets = nn.ModuleDict()
-        for name, setting in spec.settings.items():
-            self.nets[name] = net = copy.deepcopy(detector)
-            freeze_(backbone, setting.frozen)
+        def freeze(net: GeneralizedRCNN, frozen: tuple[str, ...]) -> None:
+            freeze_(backbone, frozen)
             detectron2.freeze_(net, backbone)
 
-    def train(self, mode: bool = True) -> Detectors:
-        """Training mode but for the BatchNorms whose running statistics do not move."""
-        super().train(mode)
-        hold_statistics_(self, all_of_them=self.spec.statistics == "fixed")
-        return self
+        super().__init__(detector, spec.settings, freeze, fixed=spec.statistics == "fixed")
+        self.spec, self.engine = spec, detectron2
+        self._train, self._test = _Known(*train), _Known(*test)
 
     def view(self, sample: Sample, generator: np.random.Generator) -> dict[str, Any]:
         """The image at one of the training sizes, perhaps mirrored, with what is there to be learned.
@@ -313,10 +238,6 @@ class Detectors(Task):
                 found = self.engine.detect(net, one, known.height, known.width)
                 of_setting[: len(found)] = found.cpu()
         return rows
-
-    def parameters_of(self) -> dict[str, Iterable[Parameter]]:
-        """One optimiser a setting."""
-        return {name: [p for p in net.parameters() if p.requires_grad] for name, net in self.nets.items()}
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
         """SGD; biases and BatchNorms as the variant says."""
@@ -427,12 +348,6 @@ def chance(
         same = Detections(image, np.zeros(len(image), np.int64), np.zeros(len(image)), boxes)
         found[:, label] = [ranked.ap(kind)[0] for ranked in rank_detections_at(same, truth, 1, thresholds)]
     return found
-
-
-def _annotated(dataset: Dataset) -> AnnotatedDataset:
-    if not isinstance(dataset, AnnotatedDataset):
-        raise BenchError(f"{dataset.name} has no annotations", mend="bind the role voc07 to a data set such as voc2007")
-    return dataset
 
 
 def _pixels(dataset: AnnotatedDataset, short: int) -> float:

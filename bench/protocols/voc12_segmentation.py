@@ -23,149 +23,71 @@ Evidence: for every setting, and in it for every image, the cells of its confusi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data import transforms
 from bench.data.annotation import IGNORED, AnnotatedDataset
 from bench.data.base import Dataset, Sample
-from bench.engines import install
-from bench.errors import BenchError
-from bench.files import atomic
 from bench.metrics.intervals import columns
 from bench.metrics.miou import Confusions, by_setting, confusion
-from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
+from bench.protocols.base import Column, Evidence, Measured
+from bench.protocols.finetune import Downstream, Evaluation, Nets
 from bench.protocols.segmentation import Crops, Longest, Segmentation, Short, WholeImages
-from bench.protocols.transfer import freeze_, hold_statistics_, images, prepared
-from bench.suite import validate
-from bench.training import loop, optim
-from bench.training.device import derive
-from bench.training.recipe import SGD, Optimiser, Recipe
-from bench.training.task import Batch, Loss, Step, Task
+from bench.protocols.transfer import freeze_
+from bench.training import optim
+from bench.training.recipe import Optimiser
+from bench.training.task import Batch, Loss, Step
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
-    from bench.backbones.base import Backbone
     from bench.engines.mmseg import EncoderDecoder
-    from bench.protocols.definitions import Variant
-    from bench.runfolder import Attempt
-    from bench.training.loop import Execution
 
 BACKGROUND = "background"
 CONFIG = "mmsegmentation.yaml"
 """The file in the run's folder that holds the model's resolved configuration."""
 
 
-class Voc12Segmentation(Protocol):
+class Voc12Segmentation(Downstream):
     """Columns ``miou@<setting>`` and ``iou_<class>@<setting>``."""
 
     title, citation, version = "VOC2012 segmentation", "shelhamer2017fully", 1
     role = "voc12"
     schema = "bench.protocols.segmentation:Segmentation"
     statistic = "bench.protocols.statistics:of_confusions"
+    engine, truth, example = "mmsegmentation", "masks", "voc2012"
 
-    def __init__(self, variant: Variant) -> None:
-        super().__init__(variant)
-        self.spec = validate(Segmentation, variant.definition, f"{variant.protocol}, {variant.name}")
+    spec: Segmentation
 
-    def evaluate(
-        self,
-        backbone: Backbone,
-        train: Dataset,
-        test: Dataset,
-        *,
-        method: str,
-        seed: int,
-        fabric: Fabric,
-        attempt: Attempt,
-        how: Execution,
-    ) -> Measured:
-        """Prepare the weights, train every setting to its end, segment ``test`` once.
-
-        Raises:
-            BenchError: mmsegmentation is not installed; a data set without masks, or with other classes; the backbone
-                cannot be prepared.
-        """
-        install.require("mmsegmentation")
+    def measure(self, run: Evaluation) -> Measured:
+        """Fine-tune every setting, segment ``test``."""
         from bench.engines import mmseg
 
-        if train.classes != test.classes:
-            raise BenchError(f"{train.name} and {test.name} have different classes")
-        spec, dice = self.spec, torch.Generator().manual_seed(derive(seed, "transfer"))
-        data = _Masked(train), _Masked(test)
-        seen = images(train, backbone, spec.transfer, dice)
-        ready = prepared(backbone.to(fabric.device), seen, spec.transfer, method=method, generator=dice)
-        torch.manual_seed(derive(seed, "output"))
-        model, config = mmseg.segmenter(ready.backbone, spec.net, 1 + len(train.classes))
+        spec, ready = self.spec, run.prepared()
+        model, config = mmseg.segmenter(ready.backbone, spec.net, 1 + len(run.train.classes))
         arrived = f"{len(mmseg.ours(model))} of {len(ready.backbone.state_dict())} tensors"
-        if fabric.is_global_zero:
-            attempt.guard()
-            attempt.folder.note(f"{ready.told()}; mmsegmentation {mmseg.VERSION} has {arrived}")
-            with atomic(attempt.folder.path / CONFIG) as file:
-                file.write(mmseg.text(config))
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        task = FineTuned(model, spec, *data)
-        training = loop.train(
-            task,
-            train,
-            self.recipe(len(train)),
-            seed=seed,
-            fabric=fabric,
-            attempt=attempt,
-            how=how,
-            updates=spec.iterations,
-        )
-        matrices = loop.embed(
-            task,
-            test,
-            task.confusions,
-            task.test_view,
-            seed=0,
-            fabric=fabric,
-            workers=how.workers,
-            batch=how.micro_batch or 4,
-        )
-        found = Confusions.of(matrices.numpy().astype(np.int64).swapaxes(0, 1).reshape(-1, *matrices.shape[2:]))
+        run.note(f"{ready.told()}; mmsegmentation {mmseg.VERSION} has {arrived}")
+        run.write(CONFIG, mmseg.text(config))
+        task = FineTuned(run.over_processes(model), spec, _Masked(run.train), _Masked(run.test))
+        training = run.fit(task)
+        matrices = run.over_test(task, task.confusions, run.how.micro_batch or 4)
+        found = Confusions.of(matrices.astype(np.int64).swapaxes(0, 1).reshape(-1, *matrices.shape[2:]))
         evidence: Evidence = {
             "cells": found.cells.reshape(len(spec.settings), -1),
             "cell": found.cell,
             "pixels": found.pixels,
-            "settings": np.array(list(spec.settings)),
-            "classes": np.array([BACKGROUND, *test.classes]),
-            "ids_sha256": text(ids_digest(test.ids)),
+            **self.named(run.test),
         }
-        selection = {"rule": "none: one rate, all of train, last iteration", "n": 0, "heldout": {}}
         told = {"engine": f"mmsegmentation {mmseg.VERSION}", "matched": arrived, "transfer": ready.record}
-        return Measured(evidence, selection, {**training, **told})
-
-    def recipe(self, size: int) -> Recipe:
-        """The definition in the words of the loop, for so many training images; one optimiser a setting."""
-        spec = self.spec
-        batch = min(spec.batch, size)
-        return Recipe(
-            epochs=-(-spec.iterations // (size // batch)),
-            batch=batch,
-            optimiser={
-                name: SGD(
-                    lr=setting.lr,
-                    momentum=spec.momentum,
-                    weight_decay=spec.weight_decay,
-                    schedule=setting.drop.schedule(),
-                )
-                for name, setting in spec.settings.items()
-            },
-        )
+        return self.measured(evidence, run.test, {**training, **told})
 
     @staticmethod
     def columns(evidence: Evidence) -> dict[str, Column]:
@@ -181,39 +103,28 @@ class Voc12Segmentation(Protocol):
         return found
 
     @staticmethod
-    def contradictions(evidence: Evidence, test: Dataset) -> list[str]:
-        """The images, the classes, and how many pixels of each class every image has."""
-        found = same_images(evidence, test)
-        if found:
-            return found
-        classes = [BACKGROUND, *test.classes]
-        if evidence["classes"].tolist() != classes:
-            return [f"the evidence speaks of other classes than {test.name}"]
-        masked = _Masked(test)
-        masks = (masked.mask(index) for index in range(len(test)))
-        truth = np.stack([np.bincount(mask[mask != IGNORED], minlength=len(classes)) for mask in masks])
+    def classes(test: Dataset) -> list[str]:
+        """The data set's, after the background."""
+        return [BACKGROUND, *test.classes]
+
+    @staticmethod
+    def contradicted(evidence: Evidence, test: AnnotatedDataset) -> list[str]:
+        """How many pixels of each class every image has."""
+        masks, count = (test.mask(index) for index in range(len(test))), 1 + len(test.classes)
+        truth = np.stack([np.bincount(mask[mask != IGNORED], minlength=count) for mask in masks])
+        found = []
         for setting, confusions in by_setting(evidence).items():
             if wrong := int((_truth(confusions) != truth).any(1).sum()):
                 found.append(f"the evidence for {setting} contradicts the masks of {wrong} images")
         return found
 
 
-class FineTuned(Task):
-    """Every setting's own copy of a model of mmsegmentation, trained on the same images by its own optimiser."""
+class FineTuned(Nets):
+    """Every setting's model of mmsegmentation."""
 
     def __init__(self, start: EncoderDecoder, spec: Segmentation, train: _Masked, test: _Masked) -> None:
-        super().__init__()
+        super().__init__(start, spec.settings, lambda net, frozen: freeze_(net.backbone.net, frozen))
         self.spec, self.data, self.classes = spec, {"train": train, "test": test}, start.num_classes
-        self.nets = nn.ModuleDict()
-        for name, setting in spec.settings.items():
-            self.nets[name] = net = copy.deepcopy(start)
-            freeze_(net.backbone.net, setting.frozen)
-
-    def train(self, mode: bool = True) -> FineTuned:
-        """Training mode but for BatchNorms in what is frozen."""
-        super().train(mode)
-        hold_statistics_(self)
-        return self
 
     def view(self, sample: Sample, generator: np.random.Generator) -> dict[str, Any]:
         """An image and its mask, padded to the size of the largest, and how much of both is the image.
@@ -245,10 +156,6 @@ class FineTuned(Task):
             "size": torch.tensor(size),
             "mask_size": torch.tensor(mask.shape),
         }
-
-    def parameters_of(self) -> dict[str, Iterable[Parameter]]:
-        """One optimiser a setting."""
-        return {name: [p for p in net.parameters() if p.requires_grad] for name, net in self.nets.items()}
 
     def optimiser_of(self, name: str, spec: Optimiser, parameters: Iterable[Parameter]) -> Optimizer:
         """SGD; the scores' biases as the variant says."""
@@ -289,15 +196,9 @@ class FineTuned(Task):
 
 
 class _Masked:
-    """A data set's masks.
+    """A data set's masks."""
 
-    Raises:
-        BenchError: it has none.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        if not isinstance(dataset, AnnotatedDataset):
-            raise BenchError(f"{dataset.name} has no masks", mend="bind the role voc12 to a data set such as voc2012")
+    def __init__(self, dataset: AnnotatedDataset) -> None:
         self.dataset, self.mask = dataset, dataset.mask
         self._sizes = {(known.height, known.width) for known in dataset.annotations}
 
