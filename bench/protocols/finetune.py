@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Downstream(Protocol):
-    """Columns ``<metric>@<setting>``. Beside a protocol's literals: ``schema``, and what follows where it differs."""
+    """Columns ``<metric>@<setting>``. Subclass it; give literals, ``measure``, ``columns`` and ``contradicted``."""
 
     schema: str
     """``module:class`` of its words, a subclass of :class:`bench.protocols.settings.SideBySide`. A literal."""
@@ -59,6 +59,7 @@ class Downstream(Protocol):
     """A data set that has it."""
 
     spec: SideBySide[Any]
+    """The variant's definition in those words; a subclass says which."""
 
     def __init__(self, variant: Variant) -> None:
         super().__init__(variant)
@@ -97,8 +98,8 @@ class Downstream(Protocol):
         """The definition in the words of the loop, for so many training images; one optimiser a setting."""
         return self.spec.recipe(size)
 
-    def named(self, test: Dataset) -> Evidence:
-        """``settings`` and ``classes`` of the evidence, by name."""
+    def names(self, test: Dataset) -> Evidence:
+        """``settings`` and ``classes``, without which no evidence is complete."""
         return {"settings": np.array(list(self.spec.settings)), "classes": np.array(self.classes(test))}
 
     @staticmethod

@@ -70,7 +70,7 @@ class Voc07Classification(Downstream):
         evidence: Evidence = {
             "scores": np.ascontiguousarray(scores.astype(np.float32).transpose(1, 0, 2)),
             "truth": _labels(run.test),
-            **self.named(run.test),
+            **self.names(run.test),
             "ap": text(spec.ap),
             "tie_break": np.array(spec.tie_break),
         }

@@ -106,7 +106,7 @@ class Voc07Detection(Downstream):
             **_packed(run.over_test(task, task.detections, 1), len(test)),
             **compact_objects(objects(test.annotations)),
             "chance": chance(proposals[1], test, self.thresholds, spec.ap),
-            **self.named(test),
+            **self.names(test),
             "thresholds": np.array(self.thresholds),
             "ap": text(spec.ap),
         }

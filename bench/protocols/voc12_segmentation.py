@@ -84,7 +84,7 @@ class Voc12Segmentation(Downstream):
             "cells": found.cells.reshape(len(spec.settings), -1),
             "cell": found.cell,
             "pixels": found.pixels,
-            **self.named(run.test),
+            **self.names(run.test),
         }
         told = {"engine": f"mmsegmentation {mmseg.VERSION}", "matched": arrived, "transfer": ready.record}
         return self.measured(evidence, run.test, {**training, **told})

@@ -57,7 +57,7 @@ class Counting(Downstream):
         task = Counters(ready.backbone, self.spec.settings, run.train)
         training = run.fit(task)
         guesses = run.over_test(task, task.guesses, 4)
-        return self.measured({"guess": guesses.T, **self.named(run.test)}, run.test, training)
+        return self.measured({"guess": guesses.T, **self.names(run.test)}, run.test, training)
 
     @staticmethod
     def columns(evidence):
