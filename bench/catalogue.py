@@ -208,7 +208,6 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
     if not shown and standing.job:
         for file in state.job_output(folder, standing.job):
             yield from _lines(file)
-    standing = state.blocked(folder, standing)
     yield f"{folder.id}: {standing.state}" + (f" ({standing.reason})" if standing.reason else "")
 
 

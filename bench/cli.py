@@ -48,8 +48,20 @@ MicroOption = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="Images at once; gradients add up to the batch [default: all]"),
 ]
-ON_HELP = "inline (here), local (one detached process), a profile of a cluster, or its .toml file"
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes [default: by cores]")]
+OnOption = Annotated[
+    str,
+    typer.Option("--on", help="inline (here), local (one detached process), a profile of a cluster, or its .toml file"),
+]
+ReleasesOption = Annotated[
+    Path | None, typer.Option("--releases", help="Folder of evidence too large for git, as <sha256>.npz")
+]
+ReplaceOption = Annotated[
+    str | None, typer.Option("--replace", help="Why other numbers that are published may be replaced")
+]
+CheckOption = Annotated[bool, typer.Option("--check", help="Also hold the evidence against the data's labels")]
+TablesArgument = Annotated[list[str], typer.Argument(help="Tables, such as imagenet-linear", show_default=False)]
+PatternsArgument = Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")]
 
 
 class Format(StrEnum):
@@ -116,11 +128,11 @@ def version(
 
 @app.command()
 def reproduce(
-    tables: Annotated[list[str], typer.Argument(help="Tables, such as imagenet-linear", show_default=False)],
+    tables: TablesArgument,
     suite: SuiteOption,
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
-    on: Annotated[str, typer.Option("--on", help=ON_HELP)] = "inline",
+    on: OnOption = "inline",
     as_published: PublishedOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs, and a cluster's scripts")] = False,
     runs: RunsOption = None,
@@ -149,7 +161,7 @@ def reproduce(
 
 @app.command()
 def plan(
-    tables: Annotated[list[str], typer.Argument(help="Tables, such as imagenet-linear", show_default=False)],
+    tables: TablesArgument,
     suite: SuiteOption,
     methods: MethodsOption = None,
     seeds: SeedsOption = None,
@@ -287,11 +299,14 @@ def status(
 ) -> None:
     """The state of every run: what is done, what runs and until when, what failed and why."""
     from bench.catalogue import watched
+    from bench.launch.state import summary
 
     for number, rows in enumerate(watched(_roots(runs, None)[0], tuple(patterns or ()), watch=watch)):
         if number and sys.stdout.isatty():
             print("\033[H\033[2J", end="")
         _table(rows, as_json)
+        if rows and not as_json:
+            print(summary(rows))
 
 
 @app.command()
@@ -315,7 +330,7 @@ def logs(
 
 @app.command()
 def cancel(
-    patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
+    patterns: PatternsArgument,
     runs: RunsOption = None,
 ) -> None:
     """Ask runs to save and stop, and take them out of a cluster's queue; `bench retry` takes them up again."""
@@ -327,8 +342,8 @@ def cancel(
 
 @app.command()
 def retry(
-    patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
-    on: Annotated[str, typer.Option("--on", help=ON_HELP)] = "inline",
+    patterns: PatternsArgument,
+    on: OnOption = "inline",
     runs: RunsOption = None,
     data: DataOption = None,
     workers: WorkersOption = None,
@@ -369,15 +384,6 @@ def profile_check(
         print(line, flush=True)
 
 
-ReleasesOption = Annotated[
-    Path | None, typer.Option("--releases", help="Folder of evidence too large for git, as <sha256>.npz")
-]
-ReplaceOption = Annotated[
-    str | None, typer.Option("--replace", help="Why other numbers that are published may be replaced")
-]
-CheckOption = Annotated[bool, typer.Option("--check", help="Also hold the evidence against the data's labels")]
-
-
 @app.command()
 def verify(
     paths: Annotated[list[Path] | None, typer.Argument(help="result.json files or folders [default: all]")] = None,
@@ -415,7 +421,7 @@ def verify(
 
 @app.command()
 def publish(
-    patterns: Annotated[list[str], typer.Argument(help="Run ids, their beginnings, or patterns with *")],
+    patterns: PatternsArgument,
     replace: ReplaceOption = None,
     releases: ReleasesOption = None,
     runs: RunsOption = None,

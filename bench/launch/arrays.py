@@ -84,8 +84,8 @@ def script(
     from submitit.slurm.slurm import _make_sbatch_string
 
     wanted = array.resources
-    command = command or f"-u -m bench.launch.job {_quoted(folder / array.name)}.json"
-    more: dict[str, Any] = {"requeue": True, **wanted.slurm}
+    command = command or f"-u -m bench.launch.job {shlex.quote(str(folder / f'{array.name}.json'))}"
+    more: dict[str, Any] = {"requeue": True, **{name: v for name, v in wanted.slurm.items() if v is not False}}
     if array.after:
         more |= {"dependency": f"afterok:{after(array.after)}", "kill-on-invalid-dep": "yes"}
     return _make_sbatch_string(
@@ -115,10 +115,6 @@ def script(
 def _setup(profile: Profile) -> list[str]:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
     return [*exports, *(f"{line} || exit 1" for line in profile.setup)]
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _key(resources: Resources) -> str:

@@ -50,10 +50,13 @@ def _ask_one(profile: Profile, shape: Resources, runs: Path, data: Path) -> Iter
     number = submit(array.name, script(array, short, folder, command=command), folder)
     yield f"job {number} is submitted"
     output, errors = (folder / f"{number}_0_0_log.{kind}" for kind in ("out", "err"))
-    end = time.monotonic() + PATIENCE
+    end, why = time.monotonic() + PATIENCE, ""
     while time.monotonic() < end:
         job = queue.ask({f"{number}_0": array.name}).jobs.get(f"{number}_0")
-        if job is not None and not job.waits and not job.runs:
+        if job is not None and job.waits and job.reason not in {"", "None", why}:
+            why = job.reason
+            yield f"it waits: {why}"
+        elif job is not None and not job.waits and not job.runs:
             if job.state != "COMPLETED":
                 said = errors.read_text(errors="replace").strip() if errors.is_file() else ""
                 raise BenchError(f"the job ended {job.state}: {said[-500:] or 'it printed nothing'}", where=errors)
@@ -61,7 +64,10 @@ def _ask_one(profile: Profile, shape: Resources, runs: Path, data: Path) -> Iter
                 yield from output.read_text().splitlines()
                 return
         time.sleep(1)
-    raise BenchError(f"job {number} has not ended in {PATIENCE} s", mend=f"see `squeue --jobs {number}`; it goes on")
+    raise BenchError(
+        f"job {number} has not ended in {PATIENCE} s" + (f": {why}" if why else ""),
+        mend=f"it goes on: see `squeue --jobs {number}`, or stop it with `scancel {number}`",
+    )
 
 
 def see(runs: Path, data: Path) -> list[str]:

@@ -18,11 +18,15 @@ from bench.identity import Spec
 from bench.paths import declared
 from bench.suite import Strict, read_toml, validate
 
-OWN = {"array", "chdir", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "open-mode", "output"}
-"""Options of sbatch that ``bench`` sets itself."""
+OWN = {
+    *("array", "chdir", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "open-mode", "output"),
+    *("requeue", "no-requeue", "signal", "time", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task"),
+}
+"""Options of sbatch that ``bench`` sets itself, some of them by keys of a profile."""
 
 Time = Annotated[str, StringConstraints(pattern=r"^(\d+-)?\d{1,3}:\d{2}:\d{2}$")]
 Memory = Annotated[str, StringConstraints(pattern=r"^\d+[MGT]$")]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\n]+$")]
 
 
 class Resources(Strict, strict=True):
@@ -46,7 +50,7 @@ class Resources(Strict, strict=True):
     pack: int = Field(1, ge=1)
     """Runs a job, one after another: for runs so short that starting a job is most of their cost."""
     slurm: dict[str, str | int | bool] = {}
-    """Any other option of sbatch, by its long name: ``{ "mail-type" = "FAIL" }``."""
+    """Any other option of sbatch, by its long name: ``{ "mail-type" = "FAIL", exclusive = true }``; false: none."""
 
     @property
     def tasks(self) -> int:
@@ -75,7 +79,7 @@ class Profile(Strict):
     """So long before the time limit a job is told to save."""
     requeues: int = Field(3, ge=0)
     """So often may a job queue again without having come further."""
-    setup: tuple[str, ...] = ()
+    setup: tuple[Line, ...] = ()
     """Lines of shell before the run: modules, conda. A line that fails ends the job."""
     python: str | None = None
     """What starts Python inside the job, such as ``apptainer exec --nv bench.sif python``; by default this Python."""
@@ -91,7 +95,7 @@ class Profile(Strict):
             extra = min(self.model_fields_set - {"name", "title", "launcher"})
             raise ValueError(f"{extra!r} belongs to the launcher slurm")
         for resources in self._kinds.values():
-            taken = OWN & set(resources.slurm)
+            taken = OWN & {name.replace("_", "-") for name in resources.slurm}
             if taken:
                 raise ValueError(f"bench sets --{min(taken)} itself")
             if resources.seconds <= self.signal_seconds:

@@ -11,6 +11,7 @@ import fcntl
 import io
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ from bench.runfolder import RunFolder
 
 Say = Callable[[str], None]
 
-_BUSY = ("Unable to contact slurm controller", "Socket timed out", "temporarily", "Connection refused", "try again")
+_BUSY = (
+    *("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted"),
+    *("temporarily", "standby mode", "try again"),
+)
 """What sbatch says when the same call may go through later."""
 _PAUSE = 0.05
 """Seconds between arrays: clusters limit how often they are called."""
@@ -57,7 +61,8 @@ class Slurm(Launcher):
         """Submit what is neither done nor in the queue.
 
         Raises:
-            BenchError: this machine has no Slurm, or sbatch refuses, in its own words.
+            BenchError: this machine has no Slurm, or sbatch refuses, in its own words; what was submitted until then
+                stays so, and the same call goes on.
         """
         folder = jobs_folder(work.runs)
         with _alone(folder):
@@ -65,13 +70,12 @@ class Slurm(Launcher):
             todo, waiting = self._todo(work, say)
             made = arrays(todo, self.profile, uuid.uuid4().hex, waiting)
             submitted: dict[str, str] = {}
-            for array in made:
-                submitted[array.name] = self._submit(array, work, folder, submitted)
-                time.sleep(_PAUSE)
-        if made:
-            ids = [f"{submitted[array.name]} ({len(array.jobs)} jobs)" for array in made]
-            say(f"submitted {len(todo)} runs: " + ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if ids[8:] else ""))
-            say("watch them with `bench status --watch`; they need no shell")
+            try:
+                for array in made:
+                    submitted[array.name] = self._submit(array, work, folder, submitted)
+                    time.sleep(_PAUSE)
+            finally:  # sbatch may refuse the next one
+                _tell([(submitted[array.name], array) for array in made if array.name in submitted], say)
         return []
 
     def _todo(self, work: Work, say: Say) -> tuple[list[tuple[str, Spec]], dict[str, str]]:
@@ -116,12 +120,23 @@ class Slurm(Launcher):
         return number
 
 
+def _tell(submitted: list[tuple[str, Array]], say: Say) -> None:
+    if not submitted:
+        return
+    runs = sum(len(ids) for _, array in submitted for ids in array.jobs)
+    ids = [f"{number} ({len(array.jobs)} jobs)" for number, array in submitted]
+    say(f"submitted {runs} runs: " + ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if ids[8:] else ""))
+    say("watch them with `bench status --watch`; they need no shell")
+
+
 def submit(name: str, text: str, folder: Path) -> str:
     """Hand a script to sbatch; the job's id. A controller that is busy or away for a moment is asked again.
 
     Raises:
         BenchError: sbatch refuses, in its own words.
     """
+    if "%" in str(folder):
+        raise BenchError("Slurm takes a % in the path of its output for a pattern", where=folder, mend="rename it")
     try:
         executor = _Executor(folder)
     except RuntimeError as error:
@@ -136,6 +151,7 @@ def submit(name: str, text: str, folder: Path) -> str:
                 raise BenchError(
                     f"sbatch refuses: {said}", mend="see slurm/README.md for the commonest causes"
                 ) from error
+            warnings.warn(f"sbatch: {said}; asking again in {wait} s", stacklevel=2)
         time.sleep(wait)
         known = queue.ids_of([name]) or {}  # it may have been taken all the same
         if name in known:

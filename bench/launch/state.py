@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,16 @@ COLUMNS = [
     *("protocol_digest", "method_version", "backbone_version", "pretraining_digest"),
 ]
 
+STATES = (
+    *("PENDING", "QUEUED", "RUNNING", "DONE", "FAILED", "TIMEOUT", "OOM"),
+    *("PREEMPTED", "CANCELLED", "LOST", "BLOCKED"),
+)
 _UNSURE = {"QUEUED", "RUNNING", "LOST", "PREEMPTED", "TIMEOUT", "CANCELLED"}
 """States of the disk that a batch system may know to have changed."""
+_IDLE = {"PENDING", "QUEUED", "CANCELLED", "LOST"}
+"""States of a run that may still have to begin."""
+_IN_VAIN = {"FAILED", "TIMEOUT", "OOM", "CANCELLED", "LOST"}
+"""States of a pretraining that leave its evaluations BLOCKED."""
 
 
 def folders(runs: Path, patterns: tuple[str, ...] = ()) -> list[RunFolder]:
@@ -80,18 +89,39 @@ def of_table(name: str, runs: Path) -> list[RunFolder]:
 def reconcile(found: Iterable[RunFolder]) -> dict[str, Standing]:
     """Where each run stands, by its id: the disk first, then what Slurm knows of the jobs that it names.
 
-    What a job can no longer write down itself is written down here. Without Slurm the disk's word stands.
+    What a job can no longer write down itself is written down here. Without Slurm the disk's word stands. A run whose
+    pretraining failed is BLOCKED, though its job may wait until Slurm has seen that, too.
     """
-    by_id = {folder.id: folder for folder in found}
-    now = {run_id: folder.standing() for run_id, folder in by_id.items()}
+    asked = {folder.id: folder for folder in found}
+    now = {run_id: folder.standing() for run_id, folder in asked.items()}
+    parents = {run_id: parent for run_id, folder in asked.items() if (parent := _awaited(folder, now[run_id]))}
+    by_id = dict(asked)
+    for run_id, parent in parents.items():
+        if parent not in by_id:
+            by_id[parent] = RunFolder(asked[run_id].path.parent / parent)
+            now[parent] = by_id[parent].standing()
     jobs = {standing.job: standing.name for standing in now.values() if standing.job and standing.state in _UNSURE}
-    if not jobs:
-        return now
-    answer = queue.ask(jobs)
-    for run_id, standing in now.items():
-        if standing.job and standing.state in _UNSURE:
-            now[run_id] = _amended(by_id[run_id], standing, answer)
-    return now
+    if jobs:
+        answer = queue.ask(jobs)
+        for run_id, standing in now.items():
+            if standing.job and standing.state in _UNSURE:
+                now[run_id] = _amended(by_id[run_id], standing, answer)
+    return {run_id: _blocked(now[run_id], now.get(parents.get(run_id, ""))) for run_id in asked}
+
+
+def _awaited(folder: RunFolder, standing: Standing) -> str | None:
+    """The pretraining without which a run that never began cannot begin."""
+    if standing.begun or standing.state not in _IDLE:
+        return None
+    parent: str | None = read_json(folder.path / "spec.json").get("parent")
+    return parent
+
+
+def _blocked(standing: Standing, parent: Standing | None) -> Standing:
+    """The same, or BLOCKED: a run that never began, whose pretraining did not come to its end."""
+    if parent is None or standing.begun or standing.state not in _IDLE or parent.state not in _IN_VAIN:
+        return standing
+    return replace(standing, state="BLOCKED", reason=f"its pretraining is {parent.state}: {parent.reason}")
 
 
 def _amended(folder: RunFolder, standing: Standing, answer: queue.Answer) -> Standing:
@@ -146,7 +176,7 @@ def rows(found: Sequence[RunFolder]) -> list[dict[str, Any]]:
     now = reconcile(found)
     made = []
     for folder in found:
-        standing = blocked(folder, now[folder.id], now)
+        standing = now[folder.id]
         at = progress(folder) if standing.state == "RUNNING" else None
         made.append(
             {
@@ -159,17 +189,10 @@ def rows(found: Sequence[RunFolder]) -> list[dict[str, Any]]:
     return made
 
 
-def blocked(folder: RunFolder, standing: Standing, now: Mapping[str, Standing] | None = None) -> Standing:
-    """The same, or BLOCKED: a run that never began, whose pretraining did not come to its end."""
-    if standing.begun or standing.state not in {"PENDING", "QUEUED", "CANCELLED", "LOST"}:
-        return standing
-    parent = read_json(folder.path / "spec.json").get("parent")
-    if parent is None:
-        return standing
-    its = (now or {}).get(parent) or RunFolder(folder.path.parent / parent).standing()
-    if its.state not in {"FAILED", "TIMEOUT", "OOM", "CANCELLED"}:
-        return standing
-    return replace(standing, state="BLOCKED", reason=f"its pretraining is {its.state}: {its.reason}")
+def summary(shown: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs are in which state, in one line."""
+    of = Counter(row["state"] for row in shown)
+    return f"{len(shown):,} runs: " + ", ".join(f"{of[name]:,} {name}" for name in STATES if of[name])
 
 
 def frame(runs: Path) -> pd.DataFrame:
@@ -184,7 +207,9 @@ def describe(folder: RunFolder) -> dict[str, Any]:
     """One run as a flat record, from what is on disk."""
     spec = read_json(folder.path / "spec.json")
     protocol = spec.get("protocol") or {}
-    standing = blocked(folder, folder.standing())
+    standing = folder.standing()
+    if parent := _awaited(folder, standing):
+        standing = _blocked(standing, RunFolder(folder.path.parent / parent).standing())
     return {
         **{key: spec[key] for key in ("kind", "suite", "method", "backbone", "seed")},
         "options": canonical(spec["options"]),

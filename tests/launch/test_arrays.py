@@ -111,7 +111,7 @@ FULL = {
         "cpus": 8,
         "memory": "64G",
         "time": "1-00:00:00",
-        "slurm": {"mail-type": "FAIL", "exclusive": True},
+        "slurm": {"mail-type": "FAIL", "exclusive": True, "spread-job": False},
     },
 }
 
@@ -123,3 +123,12 @@ def test_scripts_are_as_they_were(name, wanted):
     drawn = [script(array, wanted, Path("/runs/.jobs"), **where) for array in made]
     file = GOLDEN / f"slurm_{name}.sh"
     assert "\n".join(drawn) == file.read_text(), f"if it should be so: replace {file}"
+
+
+def test_paths_and_values_are_quoted():
+    wanted = profile(environment={"NOTE": "it's $HOME"})
+    (array,) = arrays([pretrain("a")], wanted, "x", {})
+    drawn = script(array, wanted, Path("/my runs/it's é"), python="/my env/python")
+    assert f"""'/my env/python' -u -m bench.launch.job '/my runs/it'"'"'s é/{array.name}.json'\n""" in drawn
+    assert """#SBATCH --output='/my runs/it'"'"'s é/%A_%a_0_log.out'\n""" in drawn
+    assert """export NOTE='it'"'"'s $HOME'\n""" in drawn

@@ -1,9 +1,8 @@
 """What becomes of a run's state by what Slurm says; states that a dev cluster cannot make come from fake commands."""
 
-import os
-
 import pytest
 
+from bench import workflow
 from bench.files import read_json, write_json
 from bench.launch import queue, state
 from bench.runfolder import RunFolder
@@ -12,19 +11,15 @@ PRETRAIN = {"kind": "pretrain", "method": "m", "backbone": "b", "suite": "s", "s
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(command):
     """A function: from now on squeue and sacct print these lines; None: they fail."""
-    where = tmp_path / "bin"
-    where.mkdir()
-    monkeypatch.setenv("PATH", f"{where}:{os.environ['PATH']}")
 
     def say(squeue, sacct=()):
         for name, lines in (("squeue", squeue), ("sacct", sacct)):
             body = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
             if lines is not None:
                 body = "cat <<'END'\n" + "".join(line + "\n" for line in lines) + "END"
-            (where / name).write_text(f"#!/bin/sh\n{body}\n")
-            (where / name).chmod(0o755)
+            command(name, body)
 
     return say
 
@@ -134,6 +129,41 @@ def test_children_of_a_failed_parent_are_blocked_and_say_why(run, slurm):
     rows = {row["run"]: row for row in state.rows([run, child])}
     assert rows[child.id]["state"] == "BLOCKED"
     assert rows[child.id]["reason"].startswith("its pretraining is FAILED: job 7_0 ended: FAILED")
+
+
+@pytest.fixture
+def child(run):
+    made = RunFolder.create(run.path.parent, PRETRAIN | {"kind": "evaluate", "parent": run.id})
+    made.queue("slurm", "8_0", "bench-b")
+    return made
+
+
+@pytest.mark.parametrize("pattern", ["pretrain-*", "evaluate-*", "*"])
+def test_what_is_retried_takes_in_children_that_slurm_has_not_yet_given_up(pattern, run, child, slurm):
+    start(run)
+    run.settle("FAILED", "disk full")
+    slurm(["8_0|PENDING|Dependency|bench-b"])
+    assert state.reconcile([child])[child.id].state == "BLOCKED"
+    assert workflow.again((pattern,), run.path.parent) == [run.id, child.id]
+
+
+def test_a_child_asked_about_alone_is_not_blocked_while_its_parent_queues_again(run, child, slurm):
+    start(run)
+    run.settle("TIMEOUT", "the job's time was up")
+    slurm(["7_0|PENDING|BeginTime|bench-a", "8_0|PENDING|Dependency|bench-b"])
+    assert now(child) == ("QUEUED", "Dependency")
+    slurm([], ["7_0|TIMEOUT|bench-a", "8_0|CANCELLED|bench-b"])
+    assert now(child) == ("BLOCKED", "its pretraining is TIMEOUT: the job's time was up")
+
+
+def test_a_child_of_a_pretraining_that_was_lost_is_blocked(run, child, slurm):
+    slurm(["8_0|PENDING|DependencyNeverSatisfied|bench-b"])
+    assert now(child) == ("BLOCKED", "its pretraining is LOST: Slurm does not know job 7_0; retry it")
+
+
+def test_the_summary_counts_states_in_the_order_of_a_life():
+    shown = [{"state": name} for name in ("DONE", "FAILED", "DONE", "QUEUED")]
+    assert state.summary(shown) == "4 runs: 1 QUEUED, 2 DONE, 1 FAILED"
 
 
 def test_many_jobs_are_asked_about_in_few_calls(slurm, tmp_path, monkeypatch):
