@@ -74,7 +74,7 @@ class Cluster:
 
     def bench(self, *words: object, **environment: str) -> str:
         job = self.popen(*words, **environment)
-        out = job.communicate(timeout=120)[0]
+        out = job.communicate(timeout=300)[0]
         assert job.returncode == 0, out
         return out
 

@@ -13,19 +13,23 @@ from on_slurm import DAWDLE, attempts, clean, outcome, trains, until
 from smoke import FOUR
 
 
-def test_a_table_is_submitted_from_one_shell_and_watched_from_another(cluster, profile, tmp_path):
+def test_two_tables_are_submitted_from_one_shell_and_watched_from_another(cluster, profile, tmp_path):
+    """Every protocol, four methods, two seeds."""
     table = ("--suite", "smoke", "--methods", FOUR, "--seeds", "0,1")
-    out = cluster.reproduce(tmp_path / "slurm", profile('time = "00:30:00"\npack = 3\n'), *table)
-    assert "16 runs, 16 to do" in out
-    assert "submitted 16 runs" in out
-    watcher = cluster.popen("status", "imagenet-linear", "--watch", "--runs", tmp_path / "slurm")
-    cluster.reproduce(tmp_path / "inline", "inline", *table)
-    watched = watcher.communicate(timeout=120)[0]
+    out = cluster.reproduce(tmp_path / "slurm", profile('time = "00:30:00"\npack = 6\n'), *table, "voc")
+    assert "40 runs, 40 to do" in out
+    assert "submitted 40 runs" in out
+    watcher = cluster.popen("status", "imagenet-linear", "voc", "--watch", "--runs", tmp_path / "slurm")
+    cluster.reproduce(tmp_path / "inline", "inline", *table, "voc")
+    watched = watcher.communicate(timeout=300)[0]
     assert watcher.returncode == 0, watched
     assert "QUEUED" in watched
-    assert watched.rstrip().endswith("DONE")
-    assert cluster.bench("status", "imagenet-linear", "--watch", "--runs", tmp_path / "slurm").count(" DONE") == 16 + 1
+    assert watched.endswith("\n40 runs: 40 DONE\n")
     assert outcome(cluster, tmp_path / "slurm", table) == outcome(cluster, tmp_path / "inline", table)
+    voc = [
+        cluster.bench("table", "voc", *table[:2], "-f", "csv", "--runs", tmp_path / on) for on in ("slurm", "inline")
+    ]
+    assert voc[0] == voc[1]
     clean(tmp_path / "slurm")
 
 
