@@ -29,13 +29,13 @@ COLUMNS = ("method", "version", "settings", "epochs", "images", "seed", "metric"
 
 
 def suite_of(study: dict[str, Any], method: str, point: dict[str, Any]) -> dict[str, Any]:
-    """The study's suite, as data: on its images for tuning, at its budget, with one point's settings."""
-    suite = tomllib.loads((Path(suites).parent / "suites" / f"{study['suite']}.toml").read_text(encoding="utf-8"))
+    """The study's suite, as data: on its images for tuning, at its budget, and of its methods one, at one point."""
+    file = Path(suites).parent / "suites" / f"{study['suite']}.toml"
+    suite = tomllib.loads(file.read_text(encoding="utf-8"))
     for role in ("pretrain", "clips"):
         suite["roles"][role].update(study["data"])
     suite["pretrain"].update(study["pretrain"])
-    suite.setdefault("methods", {})[method] = point
-    return suite
+    return {**suite, "methods": {method: point}}
 
 
 def to_toml(value: Any) -> str:
