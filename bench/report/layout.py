@@ -66,7 +66,7 @@ def blocks(drawing: Drawing) -> list[Block]:
     published."""
     source = drawing.source
     paper = ", ".join(filter(None, [source.paper, source.arxiv and f"arXiv {source.arxiv}", source.table]))
-    at = f"at suite {drawing.suite} ({drawing.backbone} on {drawing.dataset or 'no data'})"
+    at = f"at suite {drawing.suite} ({' on '.join(filter(None, [drawing.backbone, drawing.dataset]))})"
     groups = _groups(drawing.columns)
     titles = _titles(drawing)
     if drawing.paper and len(drawing.columns) <= _PAIRED:
@@ -138,8 +138,12 @@ def identity(one: Identity) -> str:
 
 
 def command(drawing: Drawing) -> str:
-    """The command of any cell, METHOD and SEED to be filled in, as published VARIANT and BACKBONE too."""
-    protocols = "|".join(dict.fromkeys(column.protocol for column in drawing.columns))
+    """The command of any cell, METHOD and SEED to be filled in, as published VARIANT and BACKBONE too; empty where no
+    command computes one."""
+    known = {one.protocol for one in drawing.protocols}
+    protocols = "|".join(dict.fromkeys(column.protocol for column in drawing.columns if column.protocol in known))
+    if not protocols:
+        return ""
     own = " --variant VARIANT --backbone BACKBONE" if drawing.as_published else ""
     return f"bench run --suite {drawing.suite} --method METHOD --protocol {protocols}{own} --seed SEED"
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MARK_OF_STATUS = {"verified-primary": "", "verified-origin": "", "verified-secondary": "§", "unverified": "?"}
+MEANING_OF_STATUS = {"verified-secondary": "read in a re-print", "unverified": "unverified"}
 NOT_PUBLISHED = "–"
 SYNTHETIC = "¶"
 """Behind the name of a row."""
@@ -411,8 +412,7 @@ def _notes(rows: list[Row], comparable: bool) -> Iterator[Note]:
         yield Note(CHANCE, "at chance: the interval contains what guessing gives, or lies below it")
     if any(cell.other_data for cell in valued):
         yield Note(OTHER_DATA, "measured on other data than most rows (another data digest)")
-    meaning = {"verified-secondary": "read in a re-print", "unverified": "unverified"}
-    for status, text in meaning.items():
+    for status, text in MEANING_OF_STATUS.items():
         numbers = [number for row in rows for number in row.numbers if number and number.status == status]
         if numbers:
             sources = dict.fromkeys(printable(number.source) for number in numbers)
@@ -436,7 +436,7 @@ def _remarks(rows: list[Row], columns: tuple[ColumnSpec, ...]) -> Iterator[str]:
             part = "" if len(titles) == len(columns) else f" in {', '.join(titles)}"
             alike.setdefault((said, part), []).append(row.title)
     for (said, part), titles in alike.items():
-        yield f"{said}{part}: {', '.join(dict.fromkeys(titles))}"
+        yield f"{said}{part}: {'all rows' if len(titles) == len(rows) > 1 else ', '.join(dict.fromkeys(titles))}"
 
 
 def _left_out(rows: list[Row], store: Store) -> Iterator[str]:

@@ -52,7 +52,8 @@ def _legend(drawing: Drawing) -> Iterator[str]:
     yield from drawing.remarks
     for one in drawing.protocols:
         yield f"{one.protocol} v{one.version}, {one.variant}, digest {one.digest}: {layout.identity(one)}"
-    yield f"A cell: {layout.command(drawing)}"
+    if command := layout.command(drawing):
+        yield f"A cell: {command}"
 
 
 def _ruled(block: Block, width: int) -> Iterator[Text]:

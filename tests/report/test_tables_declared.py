@@ -113,6 +113,19 @@ def test_columns_without_a_protocol_say_so():
                 assert f"protocol {column.protocol} does not exist yet" in {cell.reason for cell in cells}
 
 
+def test_a_command_is_offered_only_where_one_computes_a_cell():
+    assert "--protocol imagenet-linear|voc07-detection --seed" in layout.command(draw("multitask-resnet101"))
+    nothing = draw("cifar10")
+    assert layout.command(nothing) == ""
+    for fmt in ("terminal", "markdown", "latex", "html"):
+        assert "bench run" not in render.render(nothing, fmt)
+
+
+def test_what_holds_for_all_rows_is_said_of_all_rows():
+    remarks = draw("kolesnikov").remarks
+    assert "not implemented (protocol places205-linear does not exist yet) in Places205: all rows" in remarks
+
+
 def test_a_method_that_is_printed_twice_is_measured_once():
     measured, published = layout.blocks(draw("splitbrain-voc"))
     assert sum(line.row.method == "context-prediction" for line in measured.lines) == 1
