@@ -104,6 +104,17 @@ def test_the_same_results_give_the_same_bytes_and_nothing_of_a_former_site_stays
     assert outside.exists()
 
 
+def test_published_numbers_of_a_method_carry_their_marks(demo):
+    text = Page(demo / "methods" / "rotation.html").text
+    assert "conv1 18.8§, conv2 31.7?, conv3 38.7§" in text
+    assert "? unverified; the page of the table says where" in text
+    assert "17.7, conv2 24.5, conv3 31.0" in Page(demo / "methods" / "bigan.html").text
+
+
+def test_a_table_without_a_protocol_says_so(demo):
+    assert "not measured: protocol cifar10-classifier does not exist yet" in Page(demo / "tables" / "cifar10.html").text
+
+
 def test_links_lead_to_files_and_places_of_the_site(demo):
     for file in pages(demo):
         page = Page(file)

@@ -17,7 +17,7 @@ from bench.report.site import pretraining
 from bench.report.site.frame import Files, page, slug, words
 from bench.report.site.sections import Store, numbers
 from bench.report.spec import column_names
-from bench.report.table import Drawing
+from bench.report.table import MARK_OF_STATUS, MEANING_OF_STATUS, Drawing
 
 _DOWNLOADS = {"csv": "csv", "tex": "latex"}
 
@@ -128,6 +128,7 @@ def _methods(store: Store, files: Files) -> None:
             commands=_commands(measured),
             open=[one for one in own if one.cell.value is None],
             printed=printed.get(entry.key, []),
+            meanings={MARK_OF_STATUS[status]: text for status, text in MEANING_OF_STATUS.items()},
         )
         files.write(f"methods/{slug(entry.key)}.html", text)
 
@@ -195,7 +196,9 @@ def _printed(store: Store) -> dict[str, list[Printed]]:
                 (name, of.published.get((row.published, column.key)))
                 for name, column in zip(names, of.columns, strict=True)
             ]
-            told = ", ".join(f"{printable(name)} {number.text}" for name, number in pairs if number)
+            told = ", ".join(
+                f"{printable(name)} {number.text}{MARK_OF_STATUS[number.status]}" for name, number in pairs if number
+            )
             if told:
                 label = printable(row.label or row.published)
                 made = Printed(f"../tables/{slug(of.name)}.html", of.title, label, told)

@@ -125,7 +125,7 @@ def _first(of: TableSpec, drawing: Drawing, *, at_home: bool) -> Section:
     printed = tuple(figures.across(drawing, measured=False))
     section = Section("published", "Published", _file(of, drawing), drawing, (_published(drawing),), printed)
     if not at_home:
-        return replace(section, measures=False, notes=_of_printed(drawing))
+        return replace(section, measures=False, remarks=_lacking(of), notes=_of_printed(drawing))
     section = replace(section, reading=_apart_from(of, drawing), remarks=drawing.remarks, notes=drawing.notes)
     if not any(numbers(drawing)):
         return replace(section, blocks=(_with_states(drawing),))
@@ -150,6 +150,13 @@ def _elsewhere(of: TableSpec, drawing: Drawing) -> Section:
         remarks=drawing.remarks,
         notes=tuple(note for note in drawing.notes if note not in _of_printed(drawing)),
     )
+
+
+def _lacking(of: TableSpec) -> tuple[str, ...]:
+    """The protocols without which no suite measures the table."""
+    known = registry.names("protocols")
+    names = dict.fromkeys(column.protocol for column in of.columns if column.protocol not in known)
+    return tuple(f"not measured: protocol {printable(name)} does not exist yet" for name in names)
 
 
 def _of_printed(drawing: Drawing) -> tuple[table.Note, ...]:
