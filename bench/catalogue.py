@@ -205,8 +205,8 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
         if not follow or standing.state not in {"RUNNING", "QUEUED"}:
             break
         time.sleep(1)
-    if not shown and standing.job:
-        for file in state.job_output(folder, standing.job):
+    if not shown and (job := folder.job()):
+        for file in state.job_output(folder, job):
             yield from _lines(file)
     yield f"{folder.id}: {standing.state}" + (f" ({standing.reason})" if standing.reason else "")
 

@@ -124,6 +124,11 @@ class RunFolder:
             return Standing("LOST", reason, job, name, begun=True)
         return Standing(last["state"], last.get("reason", ""), job, name, begun=True)
 
+    def job(self) -> str | None:
+        """The batch system's job that has the run, or had it last."""
+        last = self._queue_record() or next(reversed(self.attempts()), {})
+        return last.get("job")
+
     def settle(self, state: str, reason: str) -> None:
         """Write down what became of a job that can no longer do so itself."""
         number = max(self._numbers(), default=0)

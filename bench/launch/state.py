@@ -128,7 +128,9 @@ def _amended(folder: RunFolder, standing: Standing, answer: queue.Answer) -> Sta
     job = answer.jobs.get(standing.job or "")
     if job is None:
         if answer.heard and standing.state == "QUEUED":
-            return _settled(folder, standing, "LOST", f"Slurm does not know job {standing.job}; retry it")
+            said = _last_words(folder, standing)
+            heard = f", which last said: {said}" if said else ""
+            return _settled(folder, standing, "LOST", f"Slurm does not know job {standing.job}{heard}; retry it")
         return standing
     if job.waits:
         why = job.reason if job.reason not in {"", "None"} else "in Slurm's queue"

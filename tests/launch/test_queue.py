@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import workflow
+from bench import catalogue, workflow
 from bench.files import read_json, write_json
 from bench.launch import queue, state
 from bench.runfolder import RunFolder
@@ -104,6 +104,17 @@ def test_a_controller_that_is_away_changes_nothing(run, slurm):
 def test_without_accounting_a_forgotten_job_is_lost(run, slurm):
     slurm([], None)
     assert now(run) == ("LOST", "Slurm does not know job 7_0; retry it")
+
+
+def test_what_a_job_said_that_slurm_forgot_is_in_the_reason_and_the_log(run, slurm):
+    slurm([], None)
+    logs = run.path.parent / ".jobs"
+    logs.mkdir()
+    (logs / "7_0_0_log.err").write_text("line 18: module: command not found\n")
+    reason = "Slurm does not know job 7_0, which last said: line 18: module: command not found; retry it"
+    assert now(run) == ("LOST", reason)
+    shown = list(catalogue.follow_log(run, follow=False))
+    assert shown == ["line 18: module: command not found", f"{run.id}: LOST ({reason})"]
 
 
 def test_an_id_that_was_given_out_again_is_not_ours(run, slurm):
