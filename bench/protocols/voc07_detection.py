@@ -56,14 +56,13 @@ from bench.training.recipe import Optimiser
 from bench.training.task import Batch, Loss, Step
 
 if TYPE_CHECKING:
-    from detectron2.modeling import GeneralizedRCNN
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
     from bench.backbones.base import Backbone
-    from bench.engines.detectron2 import Scaled
+    from bench.engines.detectron2 import GeneralizedRCNN, Scaled
     from bench.metrics.average_precision import Ranked
     from bench.runfolder import Attempt
     from bench.training.loop import Execution
@@ -197,9 +196,12 @@ class Detectors(Nets):
 
         def freeze(net: GeneralizedRCNN, frozen: tuple[str, ...]) -> None:
             freeze_(backbone, frozen)
+            if spec.statistics == "frozen":
+                for norm in _norms(backbone):
+                    norm.requires_grad_(False)
             detectron2.freeze_(net, backbone)
 
-        super().__init__(detector, spec.settings, freeze, fixed=spec.statistics == "fixed")
+        super().__init__(detector, spec.settings, freeze, fixed=spec.statistics != "batch")
         self.spec, self.engine = spec, detectron2
         self._train, self._test = _Known(*train), _Known(*test)
 
@@ -249,7 +251,7 @@ class Detectors(Nets):
         As detectron2's ``PreciseBN``.
         """
         spec = self.spec
-        norms = [module for module in self.train().modules() if isinstance(module, _BatchNorm) and module.training]
+        norms = [norm for norm in _norms(self.train()) if norm.training]
         if not (spec.precise and norms):
             return
         momenta = [norm.momentum for norm in norms]
@@ -348,6 +350,10 @@ def chance(
         same = Detections(image, np.zeros(len(image), np.int64), np.zeros(len(image)), boxes)
         found[:, label] = [ranked.ap(kind)[0] for ranked in rank_detections_at(same, truth, 1, thresholds)]
     return found
+
+
+def _norms(net: nn.Module) -> list[_BatchNorm]:
+    return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
 def _pixels(dataset: AnnotatedDataset, short: int) -> float:
