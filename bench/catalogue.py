@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ from bench.errors import BenchError
 from bench.files import atomic, read_json
 from bench.protocols import definitions
 from bench.runfolder import RunFolder
+
+GOING = {"QUEUED", "RUNNING"}
+"""States of a run that is worth waiting for."""
+ASK_SECONDS = 10
+"""Between questions to Slurm about a run whose log is followed."""
 
 
 def records(noun: str) -> list[dict[str, Any]]:
@@ -180,7 +186,7 @@ def watched(runs: Path, names: tuple[str, ...], *, watch: bool) -> Iterator[list
             found |= {folder.id: folder for folder in state.folders(runs, patterns)}
         rows = state.rows([found[run_id] for run_id in sorted(found)])
         yield rows
-        if not watch or not any(row["state"] in {"QUEUED", "RUNNING"} for row in rows):
+        if not watch or not any(row["state"] in GOING for row in rows):
             return
         time.sleep(5)
 
@@ -193,8 +199,13 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
     from bench.launch import state
 
     shown = noted = 0
-    while True:
-        standing = state.reconcile([folder])[folder.id]
+    waits_for: str | None = None
+    for look in itertools.count():
+        if look % ASK_SECONDS == 0 or folder.standing().state not in GOING:
+            standing = state.reconcile([folder])[folder.id]
+        if follow and standing.state == "QUEUED" and standing.reason != waits_for:
+            waits_for = standing.reason
+            yield f"{folder.id}: QUEUED" + (f" ({waits_for})" if waits_for else "")
         notes = _lines(folder.path / "out.log")
         yield from notes[noted:]
         noted = len(notes)
@@ -202,7 +213,7 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
         for record in records[shown:]:
             yield " ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, int | float))
         shown = len(records)
-        if not follow or standing.state not in {"RUNNING", "QUEUED"}:
+        if not follow or standing.state not in GOING:
             break
         time.sleep(1)
     if not shown and (job := folder.job()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 SKELETONS = Path(__file__).parent / "skeletons" / "src"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Why tests were skipped, and so what would have to be there: one line a reason."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
+    for reason, tests in sorted(reasons.items()):
+        terminalreporter.write_line(f"{tests} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture(scope="session")

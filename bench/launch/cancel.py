@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,16 @@ def cancel(runs: Path, patterns: tuple[str, ...]) -> Iterator[str]:
     mine = {folder.id for folder in found}
     leave = [job for job, name in waiting.items() if mine.issuperset(_runs_of(runs, job, name))]
     for start in range(0, len(leave), 500):
-        subprocess.run(["scancel", "--state=PENDING", *leave[start : start + 500]], timeout=120, check=False)
+        _scancel(leave[start : start + 500])
+
+
+def _scancel(jobs: list[str]) -> None:
+    command = ["scancel", "--state=PENDING", *jobs]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        warnings.warn(f"they stay in the queue, and their jobs will do nothing: {said}", stacklevel=2)
 
 
 def _runs_of(runs: Path, job: str, name: str | None) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 from bench import catalogue, workflow
 from bench.files import read_json, write_json
 from bench.launch import queue, state
+from bench.launch.cancel import cancel
 from bench.runfolder import RunFolder
 
 PRETRAIN = {"kind": "pretrain", "method": "m", "backbone": "b", "suite": "s", "seed": 0}
@@ -115,6 +116,34 @@ def test_what_a_job_said_that_slurm_forgot_is_in_the_reason_and_the_log(run, slu
     assert now(run) == ("LOST", reason)
     shown = list(catalogue.follow_log(run, follow=False))
     assert shown == ["line 18: module: command not found", f"{run.id}: LOST ({reason})"]
+
+
+def test_who_follows_a_log_hears_what_it_waits_for_and_slurm_is_asked_seldom(run, slurm, monkeypatch):
+    asked, slept = [], []
+    monkeypatch.setattr(
+        queue, "_squeue", lambda *which: asked.append(which) or [["7_0", "PENDING", "Priority", "bench-a"]]
+    )
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 25:
+            run.settle("FAILED", "no luck")
+
+    monkeypatch.setattr(catalogue.time, "sleep", sleep)
+    shown = list(catalogue.follow_log(run, follow=True))
+    assert shown == [f"{run.id}: QUEUED (Priority)", f"{run.id}: FAILED (no luck)"]
+    assert len(asked) == 3
+
+
+def test_cancel_without_an_answer_says_that_the_job_stays(run, slurm, command):
+    slurm(["7_0|PENDING|Priority|bench-a"])
+    command("scancel", "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    write_json(run.path.parent / ".jobs" / "bench-a.json", {"jobs": [[run.id]]})
+    with pytest.warns(UserWarning, match="their jobs will do nothing: scancel: error: Unable to contact"):
+        assert list(cancel(run.path.parent, ("*",))) == [f"{run.id}: asked to stop"]
+    assert run.cancelled()
+    slurm(None, None)
+    assert now(run)[0] == "CANCELLED"
 
 
 def test_an_id_that_was_given_out_again_is_not_ours(run, slurm):
