@@ -104,9 +104,9 @@ class Detection(settings.SideBySide[Setting]):
     """That of BatchNorm's scales and shifts, likewise."""
     clip: PositiveFloat | None = None
     """Largest norm of the gradient."""
-    statistics: Literal["fixed", "batch"]
-    """Whether BatchNorm, where there is any, uses the running statistics of pretraining or the batch's (on GPUs over
-    all processes)."""
+    statistics: Literal["fixed", "frozen", "batch"]
+    """Whether BatchNorm, where there is any, uses the running statistics of pretraining (``frozen``: and keeps its
+    scales and shifts, too) or the batch's (on GPUs over all processes)."""
     precise: NonNegativeInt
     """Batches of training images over which BatchNorm's statistics are averaged anew before the test; 0: none."""
     # test and metric

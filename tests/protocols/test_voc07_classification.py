@@ -358,6 +358,8 @@ def test_where_fc6_and_fc7_start_is_part_of_the_identity():
     assert len(set(digests.values())) == 3
     every = [found.variant(name).digest for name in found.variants]
     assert len(set(every)) == len(every)
+    gray, colour = (found.variant(name).definition for name in ("zhang2016", "zhang2016-color"))
+    assert {**gray, "transfer": {**gray["transfer"], "colour": True}} == colour
 
 
 def test_which_backbones_can_be_measured():

@@ -268,6 +268,23 @@ def test_statistics_become_those_of_some_batches():
     assert (held.running_mean == 100).all(), "conv1 is frozen"
 
 
+def test_frozen_statistics_keep_their_scales_and_shifts():
+    def parts(statistics):
+        net = _task("resnet-smoke", proposals=False, statistics=statistics, extra_norm=False)[0].train().nets["all"]
+        norms = [each for each in net.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+        moving = sum(norm.training for norm in norms)
+        return moving, {name for name, p in net.named_parameters() if p.requires_grad}, norms
+
+    moving, learn, norms = parts("frozen")
+    assert norms
+    assert not moving
+    assert not any(p.requires_grad for norm in norms for p in norm.parameters())
+    moving, fixed, _ = parts("fixed")
+    assert not moving
+    assert {name.split(".")[-2] for name in fixed - learn} <= {"bn1", "bn2", "bn3", "norm", "1"}
+    assert learn < fixed
+
+
 def test_fixed_statistics_stay():
     task, _ = _task("resnet-smoke", proposals=False, statistics="fixed")
     norms = [m for m in task.train().modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -366,6 +383,11 @@ def test_rates_drop_at_the_iterations_published():
     at = (50, 100, 17_999, 18_000, 21_999, 22_000)
     rates = [optim.rate(spec, Step(0, t, 24_000).done) for t in at]
     assert rates == pytest.approx([0.01, 0.02, 0.02, 0.002, 0.002, 0.0002])
+    for variant, updates, drop in (("voc07", 12_500, 9_500), ("voc0712", 25_000, 17_000)):
+        pirl = Voc07Detection(definitions.load(NAME).variant(f"r50c4-pirl2020-{variant}", None, "resnet50"))
+        spec = pirl.recipe(5011).optimisers()["all"]
+        rates = [optim.rate(spec, Step(0, t, updates).done) for t in (50, 100, drop - 1, drop, updates - 1)]
+        assert rates == pytest.approx([0.01, 0.02, 0.02, 0.002, 0.002])
 
 
 def test_which_backbones_can_be_measured():
@@ -377,6 +399,7 @@ def test_which_backbones_can_be_measured():
     assert definitions.obstacle(NAME, "frcnn-kraehenbuehl2016", papers, "caffenet") == ""
     assert definitions.obstacle(NAME, "frcnn-kraehenbuehl2016", suite, "caffenet") == "needs 224/227 px"
     assert definitions.obstacle(NAME, "r50c4-moco2020", papers, "caffenet") == "needs 224 px"
+    assert definitions.obstacle(NAME, "r50c4-pirl2020-voc07", load_suite("resnet50"), "resnet50") == ""
 
 
 def test_resnets_are_trained_on_both_years_and_tested_on_one():
@@ -386,7 +409,9 @@ def test_resnets_are_trained_on_both_years_and_tested_on_one():
 
     both = {"dataset": "voc2007", "train": ["trainval"], "test": ["test"], "train_options": {"also": "voc2012"}}
     assert role("resnet50", "resnet50") == role("resnet50", "resnet50", "r50c4-moco2020") == both
-    assert role("alexnet", "alexnet") == {key: both[key] for key in ("dataset", "train", "test")}
+    assert role("resnet50", "resnet50", "r50c4-pirl2020-voc0712") == both
+    one = {key: both[key] for key in ("dataset", "train", "test")}
+    assert role("alexnet", "alexnet") == role("resnet50", "resnet50", "r50c4-pirl2020-voc07") == one
     with pytest.raises(BenchError, match="suite 'smoke' binds no data set to the role 'voc0712'"):
         role("smoke", "resnet-smoke")
 
@@ -395,6 +420,8 @@ def test_every_variant_is_another():
     found = definitions.load(NAME)
     digests = [found.variant(name, None, backbone).digest for name, backbone in found.places()]
     assert len(set(digests)) == len(digests)
+    colour = [name for name in found.variants if found.variant(name).definition["transfer"].get("colour")]
+    assert colour == ["frcnn-kraehenbuehl2016-rescaled-color"]
 
 
 @pytest.mark.parametrize(
