@@ -249,7 +249,8 @@ def _latex_entry(entry: Entry) -> Raw:
     if layout.marks(entry):
         number += rf"\rlap{{\textsuperscript{{{latex(layout.marks(entry))}}}}}"
     if layout.spread(entry):
-        number = rf"\shortstack[r]{{{number}\\{{\tiny {_minus(latex(layout.spread(entry)))}}}}}"
+        spread = rf"{{\tiny {_minus(latex(layout.spread(entry)))}}}"
+        number = rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{number}\\[-.6ex]{spread}\end{{tabular}}"
     return Raw(number)
 
 
