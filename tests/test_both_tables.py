@@ -1,9 +1,14 @@
 """The two tables of the mission by one command, on generated images: every protocol, end to end."""
 
 import json
+import re
+from collections import Counter
 
 import pytest
 from smoke import FOUR, bench
+
+from bench import registry
+from bench.paths import declared
 
 COLUMNS = {
     "imagenet-linear": ["top1@conv1", "top1@conv5", "top5@conv3"],
@@ -55,12 +60,28 @@ def test_warnings_are_about_means_not_about_single_classes(made):
 
 
 def test_the_evidence_gives_the_numbers(made):
-    done = bench("verify", *sorted(made[0].glob("*/result.json")))
-    assert "consistent" in done.stdout
-    assert "refuted" not in done.stdout
+    levels = json.loads(bench("verify", "--json", *sorted(made[0].glob("*/result.json"))).stdout)
+    assert [one["level"] for one in levels] == ["consistent"] * 16
 
 
 def test_a_second_time_does_nothing(made):
     before = {file: file.stat().st_mtime_ns for file in made[0].glob("*/result.json")}
     bench("reproduce", "imagenet-linear", "voc", "--suite", "smoke", "--methods", FOUR, "--runs", made[0])
     assert {file: file.stat().st_mtime_ns for file in made[0].glob("*/result.json")} == before
+
+
+def test_at_the_papers_scale_a_cluster_would_run_every_method_under_every_protocol(tmp_path):
+    profile = declared("slurm") / "profiles" / "template.toml"
+    where = ["--suite", "alexnet", "--runs", tmp_path, "--data", tmp_path]
+    asked = bench("reproduce", "imagenet-linear", "voc", *where, "--on", profile, "--dry-run").stdout
+    planned = [
+        run["spec"] for run in json.loads(bench("plan", "imagenet-linear", "voc", *where, "--json").stdout)["runs"]
+    ]
+    fits = {key for key in registry.names("methods") if "alexnet" in registry.families(key)}
+    assert {run["method"] for run in planned} == fits
+    cells = [(run["method"], run["protocol"]["name"]) for run in planned if run["kind"] == "evaluate"]
+    assert sorted(cells) == sorted((method, protocol) for method in fits for protocol in COLUMNS)
+    listed = re.findall(r"^# job .*((?:pretrain|evaluate)-[a-z-]+)-alexnet-alexnet-s0-[0-9a-f]{8}$", asked, flags=re.M)
+    assert Counter(listed) == Counter(f"{run['kind']}-{run['method']}" for run in planned)
+    assert f"{len(planned)} runs, {len(planned)} to do" in asked
+    assert not list(tmp_path.iterdir())
