@@ -129,7 +129,7 @@ def test_negative_numbers(drawing):
     assert [layout.value(cell) for cell in cells] == ["0.0", "-0.5"]
     assert layout.spread(cells[0]) == "[-1.2, 0.0]"
     object.__setattr__(random, "cells", (*cells, *random.cells[2:]))
-    assert r"$-$0.5\\{\tiny {[}$-$1.2, 0.0{]}}" in render.render(drawn, "latex")
+    assert r"$-$0.5\\[-.6ex]{\tiny {[}$-$1.2, 0.0{]}}" in render.render(drawn, "latex")
     assert "-0.5" in render.render(drawn, "terminal")
 
 
