@@ -29,7 +29,8 @@ def read(file: Path, dataset: AnnotatedDataset) -> Proposals:
     """The proposals of a data set's images, cut to the image.
 
     Raises:
-        BenchError: the file cannot be read, is in none of these formats, holds more than arrays, or lacks an image.
+        BenchError: the file cannot be read, is in none of these formats, holds more than arrays or what is no finite
+            number, or lacks an image.
     """
     if file.suffix not in _FORMATS:
         raise did_you_mean("format of proposals", file.suffix, list(_FORMATS))
@@ -41,10 +42,13 @@ def read(file: Path, dataset: AnnotatedDataset) -> Proposals:
         raise BenchError(f"not a file of proposals: {error}", where=file) from error
     boxes = []
     for image, known in zip(dataset.ids, dataset.annotations, strict=True):
-        if _number(image) not in found:
+        own = found.get(_number(image)) if image.replace("_", "").isdecimal() else None
+        if own is None:
             raise BenchError(f"the proposals lack image {image} of {dataset.name}", where=file)
+        if not np.isfinite(own).all():
+            raise BenchError(f"the proposals of image {image} are not all finite numbers", where=file)
         limits = np.array([known.width, known.height] * 2)
-        boxes.append(np.clip(found[_number(image)], 0, limits).astype(np.float32))
+        boxes.append(np.clip(own, 0, limits).astype(np.float32))
     return Proposals(boxes)
 
 

@@ -67,7 +67,7 @@ def read_ids(file: Path, mend: str | None = None) -> list[str]:
     ids = [line.split()[0] for line in lines if line.strip()]
     if not ids:
         raise BenchError("the list names no image", where=file)
-    if strange := [i for i in ids if "/" in i or i.startswith(".")]:
+    if strange := [i for i in ids if "/" in i or i.startswith(".") or not i.isprintable()]:
         raise BenchError(f"{strange[0]!r} is no image's name", where=file)
     return ids
 

@@ -46,7 +46,7 @@ def read_annotation(file: Path) -> Annotation:
         objects = [_object(each, width, height) for each in root.findall("object")]
     except OSError as error:
         raise BenchError(f"cannot read the annotation: {error.strerror}", where=file) from error
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter of an encoding that expat does not read
         raise BenchError(f"malformed XML: {error}", where=file) from error
     except _Refused as error:
         raise BenchError(f"not a VOC annotation: {error}", where=file) from error

@@ -27,8 +27,10 @@ def compact(detections: Detections, images: int) -> Arrays:
     Within an image the highest score comes first.
 
     Raises:
-        ValueError: a box that 16 bits do not hold.
+        ValueError: a box that 16 bits do not hold, or a label that 8 do not.
     """
+    if detections.labels.size and not 0 <= detections.labels.min() <= detections.labels.max() <= 255:
+        raise ValueError("a label outside 0 to 255")
     order = np.lexsort((-detections.scores, detections.image))
     image = detections.image[order]
     rank = np.arange(len(order)) - np.searchsorted(image, image)

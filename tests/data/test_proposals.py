@@ -216,9 +216,18 @@ class TestPublished:
         stored = {"ids": numbered.ids, "boxes": boxes, "objectness_logits": boxes}
         assert published_proposals.read(write(".pkl", stored), numbered)[0].tolist() == [[0, 3, 48, 20]]
 
-    def test_a_missing_image(self, write, numbered):
+    def test_a_missing_image(self, write, numbered, monkeypatch):
         stored = {"ids": numbered.ids[1:], "boxes": self.columns(0, 0, 0, 0)[1:], "objectness_logits": []}
         with pytest.raises(BenchError, match="the proposals lack image 2008_000000 of scenes-voc/test"):
+            published_proposals.read(write(".pkl", stored), numbered)
+        monkeypatch.setattr(numbered, "ids", [f"test/{i:06d}" for i in range(20)])
+        with pytest.raises(BenchError, match="the proposals lack image test/000000 of scenes-voc/test"):
+            published_proposals.read(write(".pkl", stored), numbered)
+
+    def test_what_is_no_number(self, write, numbered):
+        boxes = [np.array([[0.0, 3, np.nan, 20]])] * 20
+        stored = {"ids": numbered.ids, "boxes": boxes, "objectness_logits": boxes}
+        with pytest.raises(BenchError, match="proposals of image 2008_000000 are not all finite numbers"):
             published_proposals.read(write(".pkl", stored), numbered)
 
     @pytest.mark.parametrize("suffix", [".pkl", ".mat"])

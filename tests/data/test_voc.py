@@ -165,6 +165,8 @@ class TestBroken:
         self.broken(lambda: opened(("bad",)), r"'\.\./\.\./secret' is no image's name")
         (sets / "bad.txt").write_bytes(b"\xff\xfe")
         self.broken(lambda: opened(("bad",)), "not a text file")
+        (sets / "bad.txt").write_bytes(b"0000\x0001\n")
+        self.broken(lambda: opened(("bad",)), r"'0000\\x0001' is no image's name")
         with pytest.raises(BenchError, match="unknown kind of lists 'Segments': did you mean Segmentation"):
             opened(lists="Segments")
 

@@ -75,6 +75,8 @@ def test_rows_are_the_inverse(read):
         (document(thing())[:-5], "malformed XML"),
         ("", "malformed XML: no element found"),
         (b"\xff\xd8\xff\xe0 a picture", "malformed XML"),
+        ('<?xml version="1.0" encoding="nonsense"?>' + document(thing()), "malformed XML: unknown encoding: nonsense"),
+        ('<?xml version="1.0" encoding="shift_jis"?>' + document(thing()), "malformed XML: multi-byte encodings"),
         (document(thing("dragon")), "unknown class 'dragon'"),
         (document(thing(box=(10, 10, 9, 20))), "the box 10, 10, 9, 20 of a dog is empty"),
         (document(thing(box=(0, 1, 5, 5))), "0, 1, 5, 5 of a dog is outside the image of 353 x 500 pixels"),

@@ -61,3 +61,10 @@ def test_a_box_too_far():
     given.boxes[0, 2] = 7000
     with pytest.raises(ValueError, match="outside"):
         compact(given, 4)
+
+
+def test_a_label_too_large():
+    given = made(3)
+    for label in (-1, 256):
+        with pytest.raises(ValueError, match="a label outside 0 to 255"):
+            compact(given._replace(labels=given.labels * 0 + label), 4)
