@@ -124,6 +124,7 @@ def test_the_theme_follows_the_system_and_the_button(visit, scheme):
     assert (brightness() > 380) == (scheme == "light")
     page.get_by_role("button", name="theme").click()
     assert (brightness() > 380) == (scheme == "dark")
+    page.wait_for_timeout(300)  # Chromium stores it in another process, after the click
     page.reload()
     assert (brightness() > 380) == (scheme == "dark"), "it is remembered"
 
