@@ -28,6 +28,7 @@ from bench.protocols.probe import (
     NormalByClasses,
     Pool,
     Probe,
+    ResizedView,
     UniformByFeatures,
 )
 from bench.training.device import total
@@ -70,7 +71,7 @@ class FrozenNorm(nn.Module):
 
 
 def geometry(probe: Probe, input_side: int) -> Geometry:
-    """The resize before every crop, of training and test images alike."""
+    """The resize before every crop of the test images, and of the training images but under a :class:`ResizedView`."""
     return Geometry(probe.sides(input_side)[1], probe.resize, probe.kernel, probe.antialias)
 
 
@@ -215,13 +216,16 @@ class LinearHeads(Task):
         return {s: x.float().softmax(-1).unflatten(0, (-1, self.test_crops)).mean(1) for s, x in of_crops.items()}
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
-        """uint8 (3, S, S): a crop of the resized image, perhaps mirrored."""
-        how = self.probe.train
-        image = self._resized(sample, how.square)
-        if how.crop == "random":
-            image = transforms.random_crop(image, self.side, generator)
+        """uint8 (3, S, S): a crop of the resized image, or a resized crop, perhaps mirrored."""
+        probe, how = self.probe, self.probe.train
+        if isinstance(how, ResizedView):
+            image = transforms.random_resized_crop(
+                sample.image, self.side, generator, how.area, how.ratio, probe.kernel, probe.antialias
+            )
+        elif how.crop == "random":
+            image = transforms.random_crop(self._resized(sample, how.square), self.side, generator)
         else:
-            image = transforms.center_crop(image, self.side)
+            image = transforms.center_crop(self._resized(sample, how.square), self.side)
         return transforms.flip(image, generator) if how.flip else image
 
     def test_view(self, sample: Sample, generator: np.random.Generator) -> Tensor:

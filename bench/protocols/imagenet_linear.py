@@ -25,7 +25,7 @@ from bench.metrics import ranks
 from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
 from bench.protocols.heads import LinearHeads, geometry, rank_of
 from bench.protocols.probe import InverseRoot as InverseRootRule
-from bench.protocols.probe import Probe, Rows, Steps
+from bench.protocols.probe import Probe, ResizedView, Rows, Steps
 from bench.suite import validate
 from bench.training import loop
 from bench.training.device import derive
@@ -57,9 +57,9 @@ class ImageNetLinear(Protocol):
         super().__init__(variant)
         self.probe = validate(Probe, variant.definition, f"{variant.protocol}, {variant.name}")
 
-    def geometry(self, backbone: Backbone) -> Geometry:
-        """The resize before every crop, of training and test images alike."""
-        return geometry(self.probe, backbone.input_side)
+    def geometry(self, backbone: Backbone) -> Geometry | None:
+        """The resize before every crop, of training and test images alike; None: training crops are resized."""
+        return None if isinstance(self.probe.train, ResizedView) else geometry(self.probe, backbone.input_side)
 
     def evaluate(
         self,

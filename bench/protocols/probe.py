@@ -134,6 +134,17 @@ class TrainView(Strict):
     """Out of its central square only."""
 
 
+class ResizedView(Strict):
+    """Instead: a rectangle of the image as it is, of random area and shape, resized to the crop."""
+
+    crop: Literal["resized"]
+    area: tuple[PositiveFloat, PositiveFloat]
+    """Between these shares of the image's, uniformly."""
+    ratio: tuple[PositiveFloat, PositiveFloat]
+    """Width / height, log-uniform."""
+    flip: bool
+
+
 class TestView(Strict):
     """The same for the test; ``ten``: four corners and the centre, and mirrored; their softmax is averaged."""
 
@@ -163,7 +174,7 @@ class Probe(Strict):
     """Whether ``resized`` and ``crop`` shrink and grow with the backbone's input side."""
     kernel: Literal["bilinear", "bicubic", "nearest"]
     antialias: bool
-    train: TrainView
+    train: Annotated[TrainView | ResizedView, Field(discriminator="crop")]
     test: TestView
     # features
     pool: Pool

@@ -29,14 +29,17 @@ DIMS = {
     ("goyal2019", "caffenet"): [9600, 9216, 9600, 9600, 9216],
     ("goyal2019", "caffenet-bn"): [9600, 9216, 9600, 9600, 9216],
     ("goyal2019", "caffenet-s2"): [9600, 9216, 9600, 9600, 9216],
+    ("goyal2019", "resnet50"): [9216, 9216, 8192, 9216, 8192],
     ("vissl", "alexnet"): [9216, 9408, 9600, 9216, 9216],
     ("vissl", "alexnet-sobel"): [9600, 9216, 9600, 9600, 9216],
+    ("vissl", "resnet50"): [9216, 9216, 8192, 9216, 8192],
     ("multitask2017", "alexnet"): [9216, 9408, 9600, 9216, 9216],
 }
 MEASURED = [
     (name, backbone)
     for name, backbone in DIMS
     if name != "multitask2017" and backbone not in {"bvlc-alexnet", "caffenet-bn", "caffenet-s2"}
+    if (name, backbone) != ("goyal2019", "resnet50")
 ]
 
 
@@ -152,6 +155,21 @@ def test_goyals_caffenet_trains_on_centre_crops():
     seen = [heads.view(sample, generator) for _ in range(10)]
     assert all(torch.equal(view, centre) or torch.equal(view, centre.flip(-1)) for view in seen)
     assert {torch.equal(view, centre) for view in seen} == {True, False}
+
+
+@pytest.mark.parametrize("name", ["goyal2019", "vissl"])
+def test_resnets_train_on_resized_crops_of_the_image_as_it_is(name):
+    heads, sample = _heads(name, "resnet50", classes=2), _sample(300, 600)
+    assert _protocol(name, "resnet50").geometry(heads.backbone) is None, "no store of resized images will do"
+    views = [heads.view(sample, np.random.default_rng(i)) for i in range(8)]
+    for i, view in enumerate(views):
+        dice = np.random.default_rng(i)
+        crop = transforms.random_resized_crop(sample.image, 224, dice, antialias=name == "vissl")
+        assert torch.equal(view, transforms.flip(crop, dice))
+    widths = [abs(int(view[1, 0, -1]) - int(view[1, 0, 0])) for view in views]
+    assert min(widths) < 80 < 120 < max(widths), "of all sizes"
+    centre = heads.test_view(sample, np.random.default_rng(0))
+    assert centre[1, 0, -1] - centre[1, 0, 0] == pytest.approx(255 * 224 / 512, abs=3)
 
 
 def test_ten_crops_average_their_softmax():
