@@ -30,6 +30,7 @@ STATES = (
     *("PENDING", "QUEUED", "RUNNING", "DONE", "FAILED", "TIMEOUT", "OOM"),
     *("PREEMPTED", "CANCELLED", "LOST", "BLOCKED"),
 )
+"""All states of a run."""
 _UNSURE = {"QUEUED", "RUNNING", "LOST", "PREEMPTED", "TIMEOUT", "CANCELLED"}
 """States of the disk that a batch system may know to have changed."""
 _IDLE = {"PENDING", "QUEUED", "CANCELLED", "LOST"}

@@ -15,6 +15,8 @@ from bench.results import sha256
 
 DAWDLE = "0.15"
 """Seconds before each update of the dawdler; it makes 60."""
+PATIENCE = 300
+"""Seconds until a test gives up: many times what it takes on an idle machine."""
 SCRIPT = Path(__file__).parents[2] / "slurm" / "dev" / "dev-slurm.sh"
 
 DAWDLER = '''"""Rotation, with a pause before each update where DAWDLE names seconds: long, and light."""
@@ -74,7 +76,7 @@ class Cluster:
 
     def bench(self, *words: object, **environment: str) -> str:
         job = self.popen(*words, **environment)
-        out = job.communicate(timeout=300)[0]
+        out = job.communicate(timeout=2 * PATIENCE)[0]
         assert job.returncode == 0, out
         return out
 
@@ -85,7 +87,7 @@ class Cluster:
     def states(self, runs: Path) -> dict[str, str]:
         return {row["run"]: row["state"] for row in json.loads(self.bench("status", "--runs", runs, "--json"))}
 
-    def wait(self, runs: Path, seconds: float = 100) -> None:
+    def wait(self, runs: Path) -> None:
         """Until every run is done."""
 
         def settled() -> bool:
@@ -93,10 +95,10 @@ class Cluster:
             assert states <= {"QUEUED", "RUNNING", "DONE"}, self.bench("status", "--runs", runs)
             return states == {"DONE"}
 
-        until(settled, seconds, pause=1)
+        until(settled, pause=1)
 
 
-def until(true: Callable[[], object], seconds: float = 60, pause: float = 0.2) -> None:
+def until(true: Callable[[], object], seconds: float = PATIENCE, pause: float = 0.2) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it takes too long"

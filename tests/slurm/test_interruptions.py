@@ -43,7 +43,7 @@ def test_slurmctld_may_be_away(cluster, one, undisturbed, tmp_path):
 
 
 def test_timed_out_it_saves_and_goes_on(cluster, one, undisturbed, timed_out):
-    cluster.wait(timed_out, 150)
+    cluster.wait(timed_out)
     found = attempts(timed_out)
     assert {attempt["state"] for attempt in found[:-1]} == {"TIMEOUT"}, found
     assert len(found) >= 2
@@ -66,3 +66,4 @@ def test_a_lost_node_is_noticed_and_its_run_goes_on_elsewhere(cluster, one, undi
     assert last["restarts"] == 1
     assert last["checkpoint"] is not None
     assert outcome(cluster, tmp_path, one) == undisturbed
+    clean(tmp_path)

@@ -99,5 +99,6 @@ def test_a_controller_that_is_away_for_a_moment_is_asked_again(here, cluster, tm
     asked = work(tmp_path, 1)
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: cluster.dev("start", "slurmctld"))
     said: list[str] = []
-    Slurm(held()).launch(asked, said.append)
+    with pytest.warns(UserWarning, match="Unable to contact slurm controller .*; asking again in 2 s"):
+        Slurm(held()).launch(asked, said.append)
     assert "submitted 1 runs" in said[0]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from on_slurm import DAWDLE, attempts, clean, outcome, trains, until
+from on_slurm import DAWDLE, PATIENCE, attempts, clean, outcome, trains, until
 from smoke import FOUR
 
 
@@ -21,7 +21,7 @@ def test_two_tables_are_submitted_from_one_shell_and_watched_from_another(cluste
     assert "submitted 40 runs" in out
     watcher = cluster.popen("status", "imagenet-linear", "voc", "--watch", "--runs", tmp_path / "slurm")
     cluster.reproduce(tmp_path / "inline", "inline", *table, "voc")
-    watched = watcher.communicate(timeout=300)[0]
+    watched = watcher.communicate(timeout=2 * PATIENCE)[0]
     assert watcher.returncode == 0, watched
     assert "QUEUED" in watched
     assert watched.endswith("\n40 runs: 40 DONE\n")
@@ -36,7 +36,7 @@ def test_two_tables_are_submitted_from_one_shell_and_watched_from_another(cluste
 def test_two_submitters_at_once_submit_each_run_once(cluster, one, undisturbed, tmp_path):
     words = ("reproduce", "imagenet-linear", *one, "--runs", tmp_path, "--on", "dev", "--checkpoint-every", 0)
     both = [cluster.popen(*words) for _ in range(2)]
-    said = [job.communicate(timeout=120)[0] for job in both]
+    said = [job.communicate(timeout=PATIENCE)[0] for job in both]
     assert [job.returncode for job in both] == [0, 0], said
     assert sum("submitted 2 runs" in text for text in said) == 1, said
     cluster.wait(tmp_path)
@@ -53,7 +53,7 @@ def test_a_submitter_that_dies_between_sbatch_and_its_record_loses_nothing(clust
     runs = tmp_path / "runs"
     words = ("reproduce", "imagenet-linear", *one, "--runs", runs, "--on", "dev", "--checkpoint-every", 0)
     killed = cluster.popen(*words, PATH=f"{fatal.parent}:{os.environ['PATH']}", DAWDLE=DAWDLE)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL
     assert not list(runs.glob("*/queue.json")), "the id was not written down"
     out = cluster.reproduce(runs, "dev", *one)
@@ -76,7 +76,7 @@ def test_a_full_disk_fails_the_run_and_retry_goes_on(cluster, one, undisturbed, 
         with pytest.raises(OSError, match="No space left"), (runs / "filler").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        until(lambda: not {"QUEUED", "RUNNING"} & set(cluster.states(runs).values()), 60, pause=1)
+        until(lambda: not {"QUEUED", "RUNNING"} & set(cluster.states(runs).values()), pause=1)
         rows = {r["run"].split("-")[0]: r for r in json.loads(cluster.bench("status", "--runs", runs, "--json"))}
         assert (rows["pretrain"]["state"], rows["evaluate"]["state"]) == ("FAILED", "BLOCKED"), rows
         assert "its pretraining is FAILED" in rows["evaluate"]["reason"]
@@ -93,7 +93,7 @@ def test_a_cancelled_job_is_not_put_back_and_can_be_retried(cluster, one, undist
     cluster.reproduce(tmp_path, "dev", *one, DAWDLE=DAWDLE)
     until(lambda: trains(tmp_path))
     cluster.bench("cancel", "*", "--runs", tmp_path)
-    until(lambda: not {"QUEUED", "RUNNING"} & set(cluster.states(tmp_path).values()), 60, pause=1)
+    until(lambda: not {"QUEUED", "RUNNING"} & set(cluster.states(tmp_path).values()), pause=1)
     assert {run.split("-")[0]: state for run, state in cluster.states(tmp_path).items()} == {
         "pretrain": "CANCELLED",
         "evaluate": "BLOCKED",
