@@ -15,10 +15,8 @@ from bench import suite as suites
 from bench.errors import BenchError
 from bench.files import atomic, read_json
 from bench.protocols import definitions
-from bench.runfolder import RunFolder
+from bench.runfolder import UNDER_WAY, RunFolder
 
-GOING = {"QUEUED", "RUNNING"}
-"""States of a run that is worth waiting for."""
 ASK_SECONDS = 10
 """Between questions to Slurm about a run whose log is followed."""
 
@@ -186,7 +184,7 @@ def watched(runs: Path, names: tuple[str, ...], *, watch: bool) -> Iterator[list
             found |= {folder.id: folder for folder in state.folders(runs, patterns)}
         rows = state.rows([found[run_id] for run_id in sorted(found)])
         yield rows
-        if not watch or not any(row["state"] in GOING for row in rows):
+        if not watch or not any(row["state"] in UNDER_WAY for row in rows):
             return
         time.sleep(5)
 
@@ -201,7 +199,7 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
     shown = noted = 0
     waits_for: str | None = None
     for look in itertools.count():
-        if look % ASK_SECONDS == 0 or folder.standing().state not in GOING:
+        if look % ASK_SECONDS == 0 or not folder.standing().under_way:
             standing = state.reconcile([folder])[folder.id]
         if follow and standing.state == "QUEUED" and standing.reason != waits_for:
             waits_for = standing.reason
@@ -213,7 +211,7 @@ def follow_log(folder: RunFolder, *, follow: bool) -> Iterator[str]:
         for record in records[shown:]:
             yield " ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, int | float))
         shown = len(records)
-        if not follow or standing.state not in GOING:
+        if not follow or not standing.under_way:
             break
         time.sleep(1)
     if not shown and (job := folder.job()):

@@ -28,6 +28,10 @@ SILENT_SECONDS = 30 * 60
 """So long may an attempt on another host write nothing before it counts as lost."""
 
 
+UNDER_WAY = {"QUEUED", "RUNNING"}
+"""States of a run that somebody has in hand."""
+
+
 @dataclass(frozen=True)
 class Standing:
     """Where a run stands, from what is on disk."""
@@ -41,6 +45,11 @@ class Standing:
     """What that job is called."""
     begun: bool = False
     """Whether the run was ever executed."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it waits for its turn or runs."""
+        return self.state in UNDER_WAY
 
 
 class Fenced(BenchError):  # noqa: N818  (the field's word)

@@ -149,7 +149,7 @@ def again(patterns: tuple[str, ...], runs: Path) -> list[str]:
     everyone = state.folders(runs)
     now = state.reconcile(everyone)
     parent_of = {folder.id: folder.spec().get("parent") for folder in everyone if now[folder.id].state != "DONE"}
-    idle = {run_id for run_id in parent_of if now[run_id].state not in {"QUEUED", "RUNNING"}}
+    idle = {run_id for run_id in parent_of if not now[run_id].under_way}
     wanted = {run_id for run_id in idle if run_id in named or parent_of[run_id] in named & idle}
     wanted |= {parent for run_id in wanted if (parent := parent_of[run_id]) in idle}
     return sorted(wanted, key=lambda run_id: (parent_of[run_id] is not None, run_id))

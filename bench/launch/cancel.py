@@ -22,7 +22,7 @@ def cancel(runs: Path, patterns: tuple[str, ...]) -> Iterator[str]:
     waiting: dict[str, str | None] = {}
     for folder in found:
         standing = now[folder.id]
-        if standing.state not in {"RUNNING", "QUEUED"}:
+        if not standing.under_way:
             yield f"{folder.id}: {standing.state}, nothing to cancel"
             continue
         folder.cancel()

@@ -84,7 +84,7 @@ class Slurm(Launcher):
         specs = {run_id: folder.spec() for run_id, folder in found.items()}
         parents = {spec["parent"] for spec in specs.values() if "parent" in spec} - found.keys()
         everyone = state.reconcile([*found.values(), *(RunFolder(work.runs / parent) for parent in parents)])
-        under_way = {run_id for run_id, now in everyone.items() if now.state in {"QUEUED", "RUNNING"}}
+        under_way = {run_id for run_id, now in everyone.items() if now.under_way}
         waiting = {run_id: job for run_id in under_way if (job := everyone[run_id].job)}
         todo: dict[str, Spec] = {}
         left = 0

@@ -7,17 +7,11 @@ from torch import Tensor, nn
 
 from bench.backbones.base import Backbone
 from bench.backbones.preprocess import IMAGENET
-from bench.data import transforms
 
 
 def tile_side(backbone: Backbone) -> int:
     """The side of a tile: 64 pixels where crops have 224, 16 where they have 56."""
     return round(backbone.input_side * 64 / 224)
-
-
-def image_side(backbone: Backbone) -> int:
-    """The short side of an image before it is cropped; see :func:`bench.data.transforms.short_side`."""
-    return transforms.short_side(backbone.input_side)
 
 
 def around_mean(patches: Tensor) -> Tensor:

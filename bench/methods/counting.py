@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from bench.data import patches, transforms
 from bench.data.resampling import KERNELS, matrix
 from bench.errors import BenchError
-from bench.methods._tiles import Tower, fully_connected, image_side
+from bench.methods._tiles import Tower, fully_connected
 from bench.methods.base import SGD, Backbone, Batch, Loss, MultiStep, PretextTask, Recipe, Step
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Counting(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S), two tiles a side: short side to 256/224 of S, random crop, perhaps mirrored."""
-        image = transforms.resize_short(sample.image, image_side(self.backbone))
+        image = transforms.resize_short(sample.image, transforms.short_side(self.backbone.input_side))
         return transforms.flip(transforms.random_crop(image, 2 * self.tile, generator), generator)
 
     def shrink(self, images: Tensor, generator: torch.Generator) -> Tensor:

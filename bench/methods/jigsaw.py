@@ -47,7 +47,7 @@ from bench.backbones.preprocess import IMAGENET
 from bench.data import patches, transforms
 from bench.errors import BenchError
 from bench.methods._permutations import TILES, far_apart
-from bench.methods._tiles import Tower, around_mean, fully_connected, image_side, tile_side, to_bytes
+from bench.methods._tiles import Tower, around_mean, fully_connected, tile_side, to_bytes
 from bench.methods.base import SGD, Backbone, Batch, Loss, MultiStep, PretextTask, Recipe, Step
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Jigsaw(PretextTask):
             raise BenchError(f"jigsaw cannot use {permutations!r} permutations", mend=f"choose 2 to {MOST:,}")
         self.chance = 1 / permutations
         self.tile = tile_side(backbone)
-        self.cell = image_side(backbone) // 3
+        self.cell = transforms.short_side(backbone.input_side) // 3
         self.shift = max(1, round(self.tile * 2 / 64))
         self.register_buffer("permutations", torch.from_numpy(far_apart(permutations)))
         self.tower = Tower(backbone, self.tile, units=1024)
@@ -92,7 +92,7 @@ class Jigsaw(PretextTask):
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
         """uint8 (3, S, S), three cells a side: short side to 256/255 of S, random crop."""
-        image = transforms.resize_short(sample.image, image_side(self.backbone))
+        image = transforms.resize_short(sample.image, transforms.short_side(self.backbone.input_side))
         return transforms.random_crop(image, 3 * self.cell, generator)
 
     def tiles(self, images: Tensor, generator: torch.Generator) -> Tensor:

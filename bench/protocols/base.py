@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -105,6 +107,12 @@ def same_images(evidence: Evidence, test: Dataset) -> list[str]:
     if str(evidence["ids_sha256"]) != ids_digest(test.ids):
         return [f"the evidence speaks of other images than {test.name} ({len(test.ids)} images)"]
     return []
+
+
+def same_classes(train: Dataset, test: Dataset) -> None:
+    """Raises BenchError: what is learnt on one data set cannot be asked of the other."""
+    if train.classes != test.classes:
+        raise BenchError(f"{train.name} and {test.name} have different classes")
 
 
 def text(value: str) -> NDArray[np.str_]:

@@ -25,7 +25,7 @@ from bench.data.base import Dataset, Sample
 from bench.engines.install import require
 from bench.errors import BenchError
 from bench.files import atomic
-from bench.protocols.base import Evidence, Measured, Protocol, ids_digest, same_images, text
+from bench.protocols.base import Evidence, Measured, Protocol, ids_digest, same_classes, same_images, text
 from bench.protocols.definitions import named
 from bench.protocols.transfer import Prepared, hold_statistics_, images, prepared
 from bench.suite import validate
@@ -86,8 +86,7 @@ class Downstream(Protocol):
         if self.engine:
             require(self.engine)
         known = self.annotated(train), self.annotated(test)
-        if train.classes != test.classes:
-            raise BenchError(f"{train.name} and {test.name} have different classes")
+        same_classes(train, test)
         return self.measure(Evaluation(self.spec, backbone, *known, method, seed, fabric, attempt, how))
 
     @abstractmethod

@@ -20,9 +20,8 @@ import torch
 
 from bench.data.heldout import held_out
 from bench.data.images import subset
-from bench.errors import BenchError
 from bench.metrics import ranks
-from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_images, text
+from bench.protocols.base import Column, Evidence, Measured, Protocol, ids_digest, same_classes, same_images, text
 from bench.protocols.heads import LinearHeads, geometry, rank_of
 from bench.protocols.probe import InverseRoot as InverseRootRule
 from bench.protocols.probe import Probe, ResizedView, Rows, Steps
@@ -74,8 +73,7 @@ class ImageNetLinear(Protocol):
         how: Execution,
     ) -> Measured:
         """Train all heads, choose a rate for each stage on the held-out slice, measure those heads on ``test``."""
-        if train.classes != test.classes:
-            raise BenchError(f"{train.name} and {test.name} have different classes")
+        same_classes(train, test)
         torch.manual_seed(derive(seed, "probe"))
         heads = LinearHeads(backbone, self.probe, len(train.classes), fabric)
         held = held_out(train.ids, train.labels, self.probe.heldout)

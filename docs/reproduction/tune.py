@@ -17,21 +17,19 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.files import atomic
-from bench.suite import __file__ as suites
+from bench.files import atomic, read_json
+from bench.suite import load, read_toml
 
 COLUMNS = ("method", "version", "settings", "epochs", "images", "seed", "metric", "value", "chance", "seconds")
 
 
 def suite_of(study: dict[str, Any], method: str, point: dict[str, Any]) -> dict[str, Any]:
     """The study's suite, as data: on its images for tuning, at its budget, and of its methods one, at one point."""
-    file = Path(suites).parent / "suites" / f"{study['suite']}.toml"
-    suite = tomllib.loads(file.read_text(encoding="utf-8"))
+    suite = load(study["suite"]).model_dump(mode="json", exclude_unset=True, exclude={"name"})
     for role in ("pretrain", "clips"):
         suite["roles"][role].update(study["data"])
     suite["pretrain"].update(study["pretrain"])
@@ -52,7 +50,6 @@ def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments
     suite = suite_of(study, method, point)
     text = "".join(f"{json.dumps(key)} = {to_toml(value)}\n" for key, value in suite.items())
     file = arguments.runs / "suites" / f"tune-{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
-    file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(file, "w") as out:
         out.write(text)
     supervised = method == "supervised"
@@ -66,11 +63,11 @@ def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments
         print(f"{where}:\n{done.stdout}", file=sys.stderr, flush=True)
         return {}
     (folder,) = arguments.runs.glob(f"pretrain-{method}-*-{file.stem}-s{study['seed']}-*")
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "card.json")
     found, epochs = card["pretext"], card["pretraining"]["recipe"]["epochs"]
     if supervised:
         (folder,) = arguments.runs.glob(f"evaluate-{method}-*-{file.stem}-s{study['seed']}-*")
-        heldout = json.loads((folder / "result.json").read_text(encoding="utf-8"))["selection"]["heldout"]
+        heldout = read_json(folder / "result.json")["selection"]["heldout"]
         best = max(max(stage["top1"].values()) for stage in heldout.values())
         found = {"metric": "best held-out top1 of the probes", "value": best, "chance": 100 * found["chance"]}
     line = {
@@ -97,7 +94,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/tuning"))
     parser.add_argument("--jobs", type=int, default=1, help="points at once, one thread each")
     arguments = parser.parse_args()
-    study = tomllib.loads(arguments.study.read_text(encoding="utf-8"))
+    study = read_toml(arguments.study)
     points = [(method, point) for method, points in study["points"].items() for point in points]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         lines = list(pool.map(lambda named: measure(study, *named, arguments), points))
