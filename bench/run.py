@@ -89,7 +89,7 @@ def execute(folder: RunFolder, by: Executor, how: Execution) -> None:
     if folder.done():
         return
     spec = folder.spec()
-    made = fabric()
+    made = fabric(_precision(spec))
     attempt = _take(folder, by, made)
     try:
         _same_code(spec)
@@ -111,6 +111,12 @@ def execute(folder: RunFolder, by: Executor, how: Execution) -> None:
     if made.is_global_zero:
         attempt.tidy()
     made.barrier()
+
+
+def _precision(spec: Spec) -> str | None:
+    """That of a pretraining's recipe; a protocol measures at what the device is best at."""
+    recipe = spec["pretraining"]["recipe"] if spec["kind"] == "pretrain" else None
+    return recipe.get("precision") if recipe else None
 
 
 def _take(folder: RunFolder, by: Executor, fabric: Fabric) -> Attempt:

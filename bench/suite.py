@@ -66,6 +66,8 @@ class Budget(Strict, strict=True):
     """Epochs over which the rate rises from 0."""
     schedule: Literal["cosine", "recipe"] | None = None
     """``cosine``: half of one, from the rate to 0, which is what a short budget wants; ``recipe``: the recipe's own."""
+    precision: Literal["bf16", "fp32"] | None = None
+    """``bf16``: mixed, which pays on CPUs that compute it (AVX512_BF16, AMX) as on GPUs; None: bf16 on GPUs alone."""
 
 
 class MethodSettings(Budget):
@@ -154,7 +156,7 @@ class Suite(Strict):
             changed = own.optimised(**changes)
         except TypeError as error:
             raise BenchError(f"{method} has no such optimiser: {error}", where=f"suite {self.name}") from error
-        return changed.scaled(epochs=budget.epochs, batch=budget.batch, lr=budget.lr)
+        return changed.scaled(epochs=budget.epochs, batch=budget.batch, lr=budget.lr, precision=budget.precision)
 
     def options(self, method: str, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """The method's options at this suite, the row's own on top."""

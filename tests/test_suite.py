@@ -4,6 +4,7 @@ import pytest
 
 from bench import suite as suites
 from bench.errors import BenchError
+from bench.training import recipe
 from bench.training.recipe import SGD, Adam, Cosine, MultiStep, Recipe
 
 RECIPE = Recipe(epochs=70, batch=256, optimiser=SGD(lr=0.01, schedule=MultiStep((0.5,))))
@@ -55,6 +56,13 @@ def test_a_method_keeps_its_recipes_schedule_where_it_says_so(suite):
     assert made.recipe("jigsaw", RECIPE).optimiser.schedule == Cosine()
 
 
+def test_a_suite_sets_the_precision_and_where_it_does_not_identities_are_silent_about_it(suite):
+    mixed = suite({"precision": "bf16"}).recipe("rotation", RECIPE)
+    assert mixed.precision == "bf16" == mixed.to_dict()["precision"]
+    assert recipe.from_dict(mixed.to_dict()) == mixed
+    assert "precision" not in suite().recipe("rotation", RECIPE).to_dict()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -62,6 +70,7 @@ def test_a_method_keeps_its_recipes_schedule_where_it_says_so(suite):
         ({"drops": [5, 5]}, "not epochs from 1 on, rising"),
         ({"schedule": "linear"}, "methods.rotation.schedule"),
         ({"warmup": -1.0}, "methods.rotation.warmup"),
+        ({"precision": "fp16"}, "methods.rotation.precision"),
     ],
 )
 def test_bad_settings_are_one_clear_line(suite, settings, message):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 
-def fabric() -> Fabric:
+def fabric(precision: str | None = None) -> Fabric:
     """The processes and the device of this run, launched.
 
     One process on the GPU if there is one, else on the CPU; under torchrun, one process a local rank. A batch
-    system's variables alone start no further processes. Mixed
-    precision is bf16 where the GPU has it; never on a CPU, where it is slower. Kernels are deterministic.
+    system's variables alone start no further processes. ``precision`` is ``bf16`` (mixed) or ``fp32``; None: bf16
+    where a GPU has it, fp32 on a CPU, of which few compute bf16 faster. Kernels are deterministic.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -27,12 +27,13 @@ def fabric() -> Fabric:
     gpu = torch.cuda.is_available()
     if gpu:
         torch.set_float32_matmul_precision("high")
+    precision = precision or ("bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32")
     made = Fabric(
         accelerator="cuda" if gpu else "cpu",
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
         plugins=None if "LOCAL_WORLD_SIZE" in os.environ else [LightningEnvironment()],
-        precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     made.launch()
     return made

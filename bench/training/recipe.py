@@ -164,6 +164,8 @@ class Recipe:
     batch: int
     """Images an update, over all processes; smaller per-process batches are accumulated to it."""
     optimiser: Optimiser | dict[str, Optimiser] = field(default_factory=lambda: SGD(lr=0.01))
+    precision: str | None = None
+    """``bf16`` (mixed) or ``fp32``; None: what the device is best at, so a GPU and a CPU differ."""
     source: str = ""
     """Where the figures stand: paper section or repository file."""
 
@@ -171,7 +173,14 @@ class Recipe:
         """By name; a single one is called ``main``."""
         return self.optimiser if isinstance(self.optimiser, dict) else {"main": self.optimiser}
 
-    def scaled(self, *, epochs: int | None = None, batch: int | None = None, lr: float = 1.0) -> Recipe:
+    def scaled(
+        self,
+        *,
+        epochs: int | None = None,
+        batch: int | None = None,
+        lr: float = 1.0,
+        precision: str | None = None,
+    ) -> Recipe:
         """The same recipe at another budget; ``lr`` multiplies every rate."""
         scaled = {name: dataclasses.replace(o, lr=o.lr * lr) for name, o in self.optimisers().items()}
         return dataclasses.replace(
@@ -179,6 +188,7 @@ class Recipe:
             epochs=self.epochs if epochs is None else epochs,
             batch=self.batch if batch is None else batch,
             optimiser=scaled if isinstance(self.optimiser, dict) else scaled["main"],
+            precision=precision or self.precision,
         )
 
     def optimised(self, **fields: Any) -> Recipe:
@@ -189,9 +199,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, each dataclass tagged with its ``kind``; :func:`from_dict` reads them.
 
-        Without ``source``: it moves no number, so it takes no part in identities.
+        Without ``source``, which moves no number, so it takes no part in identities, and a precision left open.
         """
-        return {key: value for key, value in _plain(self).items() if key != "source"}
+        left_out = {"source"} if self.precision else {"source", "precision"}
+        return {key: value for key, value in _plain(self).items() if key not in left_out}
 
 
 def from_dict(data: dict[str, Any]) -> Recipe:

@@ -24,7 +24,7 @@ def _folder(tmp_path, name):
     )
 
 
-def _train(folder, method, how=None, recipe=None, seed=0, data=None):
+def _train(folder, method, how=None, recipe=None, seed=0, data=None, precision=None):
     """Train a method on toy images to the end, or to where ``how`` stops it."""
     data = data or ToyImages()
     task = make(method, "alexnet-smoke", {}, seed=seed)
@@ -36,7 +36,7 @@ def _train(folder, method, how=None, recipe=None, seed=0, data=None):
             data,
             recipe or type(task).recipe,
             seed=seed,
-            fabric=fabric(),
+            fabric=fabric(precision),
             attempt=attempt,
             how=how or Execution(workers=0),
         )
@@ -73,6 +73,19 @@ def test_stopped_and_resumed_is_bit_identical(method, skeletons, tmp_path):
     assert _same(whole.state_dict(), pieces.state_dict())
     assert again["curve"] == record["curve"]
     assert len(record["curve"]) == record["updates"] == 9
+
+
+def test_mixed_precision_on_a_cpu_resumes_to_the_same_bits(tmp_path):
+    recipe = make("rotation", "alexnet-smoke", {}, seed=0).recipe.scaled(epochs=2, batch=32)
+    whole, _ = _train(_folder(tmp_path, "whole"), "rotation", recipe=recipe, precision="bf16")
+    broken = _folder(tmp_path, "broken")
+    with pytest.raises(Interrupted):
+        _train(broken, "rotation", how=_stop_after(4), recipe=recipe, precision="bf16")
+    pieces, _ = _train(broken, "rotation", recipe=recipe, precision="bf16")
+    assert _same(whole.state_dict(), pieces.state_dict())
+    assert {p.dtype for p in whole.parameters()} == {torch.float32}, "the weights themselves stay whole"
+    full, _ = _train(_folder(tmp_path, "full"), "rotation", recipe=recipe, precision="fp32")
+    assert not _same(whole.state_dict(), full.state_dict())
 
 
 def test_workers_do_not_change_a_bit(skeletons, tmp_path):
