@@ -17,7 +17,11 @@ of every tile, against matching brightness and contrast; every channel of every 
 own, and half of the images grey, half of the others without their green-magenta component, against chromatic
 aberration. Images are never mirrored.
 
-Options: ``permutations``, n, 1,000; the authors published sets of 100 and 701 too.
+Options: ``permutations``, n, 1,000; the authors published sets of 100 and 701 too. ``crop``: ``random``, as published;
+``resized``, for images hardly larger than the crop. Such images are not shrunk, so the 8 x 8 blocks of their JPEG
+files survive, and as tiles move by less than a block, where the blocks' edges lie tells the cell. Photographs of
+several hundred pixels are shrunk by factors of their own, to blocks much smaller than a gap. A rectangle of random
+area and shape, enlarged to the crop, moves and scales the blocks of small ones likewise.
 
 Pretext metric: ``accuracy``, the share of puzzles told right, one puzzle an image; chance is 1 / n.
 
@@ -45,7 +49,7 @@ from torch import Tensor, nn
 
 from bench.backbones.preprocess import IMAGENET
 from bench.data import patches, transforms
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.methods._permutations import TILES, far_apart
 from bench.methods._tiles import Tower, around_mean, fully_connected, tile_side, to_bytes
 from bench.methods.base import SGD, Backbone, Batch, Loss, MultiStep, PretextTask, Recipe, Step
@@ -57,12 +61,16 @@ if TYPE_CHECKING:
 
     from bench.data.base import Sample
 
+CROPS = ("random", "resized")
+"""A crop of the image; or of a rectangle in it, enlarged."""
+AREA = (0.35, 1.0)
+"""Of a rectangle, in areas of the image."""
 MOST = 10_000
 """Permutations; the largest set in the literature (Goyal et al. 2019)."""
 
 
 class Jigsaw(PretextTask):
-    """Options: ``permutations``, how many there are to tell apart, 2 to 10,000."""
+    """Options: ``permutations``, how many there are to tell apart, 2 to 10,000; ``crop``, ``random`` or ``resized``."""
 
     title, citation, version = "Jigsaw", "noroozi2016unsupervised", 1
     needs = {"image"}
@@ -75,11 +83,13 @@ class Jigsaw(PretextTask):
     )
     permutations: Tensor
 
-    def __init__(self, backbone: Backbone, permutations: int = 1000) -> None:
+    def __init__(self, backbone: Backbone, permutations: int = 1000, crop: str = "random") -> None:
         super().__init__(backbone)
+        if crop not in CROPS:
+            raise did_you_mean("crop", crop, list(CROPS))
         if not (isinstance(permutations, int) and 2 <= permutations <= MOST):
             raise BenchError(f"jigsaw cannot use {permutations!r} permutations", mend=f"choose 2 to {MOST:,}")
-        self.chance = 1 / permutations
+        self.crop, self.chance = crop, 1 / permutations
         self.tile = tile_side(backbone)
         self.cell = transforms.short_side(backbone.input_side) // 3
         self.shift = max(1, round(self.tile * 2 / 64))
@@ -91,7 +101,9 @@ class Jigsaw(PretextTask):
         self.classifier = nn.Linear(hidden, permutations)
 
     def view(self, sample: Sample, generator: np.random.Generator) -> Tensor:
-        """uint8 (3, S, S), three cells a side: short side to 256/255 of S, random crop."""
+        """uint8 (3, S, S), three cells a side: short side to 256/255 of S, random crop; or a random resized one."""
+        if self.crop == "resized":
+            return transforms.random_resized_crop(sample.image, 3 * self.cell, generator, AREA)
         image = transforms.resize_short(sample.image, transforms.short_side(self.backbone.input_side))
         return transforms.random_crop(image, 3 * self.cell, generator)
 

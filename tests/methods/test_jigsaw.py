@@ -67,6 +67,18 @@ def test_each_channel_of_each_tile_is_shifted_on_its_own():
     assert abs(differ[colour].float().mean() - (15 / 16 + 3 / 4) / 2) < 0.03
 
 
+@pytest.mark.parametrize(("crop", "told"), [("random", True), ("resized", False)])
+def test_whether_the_blocks_of_a_small_jpeg_tell_a_tiles_cell(crop, told):
+    task = make("jigsaw", "alexnet-mini", {"permutations": 24, "crop": crop}, seed=0)
+    lines = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    lines[:, :, ::8] = 255
+    draw = np.random.default_rng(0)
+    views = torch.stack([task.view(Sample(lines, 0), draw) for _ in range(600)])
+    tiles = task.tiles(views, _generator())
+    left, middle = (tiles[:, cell].mean((0, 1, 2)) for cell in (3, 4))
+    assert ((left - middle).abs().max() > 0.15) == told, "where the lines lie, on the average"
+
+
 def test_place_i_shows_tile_i_of_the_permutation():
     task = _task()
     cells = torch.arange(9).view(3, 3).repeat_interleave(10, 0).repeat_interleave(10, 1)
