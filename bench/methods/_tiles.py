@@ -7,11 +7,26 @@ from torch import Tensor, nn
 
 from bench.backbones.base import Backbone
 from bench.backbones.preprocess import IMAGENET
+from bench.errors import BenchError
+
+SMALLEST = 8
+"""The side of a tile, in pixels, that the trunks' strides leave something of."""
 
 
-def tile_side(backbone: Backbone) -> int:
-    """The side of a tile: 64 pixels where crops have 224, 16 where they have 56."""
-    return round(backbone.input_side * 64 / 224)
+def tile_side(backbone: Backbone, stated: int | None) -> int:
+    """The side of a tile: as stated, or in proportion to the backbone's crops, 64 pixels where they have 224.
+
+    The papers' trunks leave 5 or 6 places a side of a tile in their last convolutions. Small images are sooner enlarged
+    than cut into tiles of which those see 2 x 2 places, mostly padding: such layers do not serve whole images.
+
+    Raises:
+        BenchError: less than ``SMALLEST`` pixels.
+    """
+    if stated is None:
+        return round(backbone.input_side * 64 / 224)
+    if not (isinstance(stated, int) and stated >= SMALLEST):
+        raise BenchError(f"tiles cannot be {stated!r} pixels wide", mend=f"choose {SMALLEST} or more")
+    return stated
 
 
 def around_mean(patches: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ the noise ends up at about a hundredth of the signal. Before, with probability 0
 int(sqrt(u (h^2 - l^2) + l^2)), u uniform in 0 .. 1, l = 10/96 of p, h = p - 1, and enlarged again, so that pixelation
 tells nothing.
 
+Options: ``chromatic``; ``patch``, p, the side of a patch (the paper's 96 pixels for its stride of 4).
+
 Pretext metric: ``accuracy``, the mean over the eight positions of the share of pairs told right there. Adjacent
 positions are not equally frequent in a grid (6 or 4 of 40 pairs); the mean over positions leaves every constant
 answer, and guessing, at 1/8.
@@ -87,7 +89,7 @@ BACKGROUND = 0.85
 
 
 class ContextPrediction(PretextTask):
-    """Options: ``chromatic``, ``drop``, ``project`` or ``none``."""
+    """Options: ``chromatic``, ``drop``, ``project`` or ``none``; ``patch``, a patch's side in pixels, 8 or more."""
 
     title, citation, version = "Context prediction", "doersch2015unsupervised", 1
     needs = {"image"}
@@ -103,12 +105,12 @@ class ContextPrediction(PretextTask):
     position: Tensor
     pixelations: Tensor
 
-    def __init__(self, backbone: Backbone, chromatic: str = "drop") -> None:
+    def __init__(self, backbone: Backbone, chromatic: str = "drop", patch: int | None = None) -> None:
         super().__init__(backbone)
         if chromatic not in CHROMATIC:
             raise BenchError(f"context-prediction knows no chromatic {chromatic!r}", mend=f"choose of {CHROMATIC}")
         self.chromatic, self.chance = chromatic, 1 / len(POSITIONS)
-        self.patch = tile_side(backbone)
+        self.patch = tile_side(backbone, patch)
         self.step = self.patch + self.patch // 2
         self.jitter = max(1, round(self.patch * 7 / 96))
         for name, values in zip(("first", "second", "position"), zip(*PAIRS, strict=True), strict=True):

@@ -21,7 +21,8 @@ Options: ``permutations``, n, 1,000; the authors published sets of 100 and 701 t
 ``resized``, for images hardly larger than the crop. Such images are not shrunk, so the 8 x 8 blocks of their JPEG
 files survive, and as tiles move by less than a block, where the blocks' edges lie tells the cell. Photographs of
 several hundred pixels are shrunk by factors of their own, to blocks much smaller than a gap. A rectangle of random
-area and shape, enlarged to the crop, moves and scales the blocks of small ones likewise.
+area and shape, enlarged to the crop, moves and scales the blocks of small ones likewise. ``tile``: the side of a tile;
+all lengths go with it.
 
 Pretext metric: ``accuracy``, the share of puzzles told right, one puzzle an image; chance is 1 / n.
 
@@ -70,7 +71,8 @@ MOST = 10_000
 
 
 class Jigsaw(PretextTask):
-    """Options: ``permutations``, how many there are to tell apart, 2 to 10,000; ``crop``, ``random`` or ``resized``."""
+    """Options: ``permutations``, how many there are to tell apart, 2 to 10,000; ``crop``, ``random`` or ``resized``;
+    ``tile``, a tile's side in pixels, 8 or more."""
 
     title, citation, version = "Jigsaw", "noroozi2016unsupervised", 1
     needs = {"image"}
@@ -83,15 +85,18 @@ class Jigsaw(PretextTask):
     )
     permutations: Tensor
 
-    def __init__(self, backbone: Backbone, permutations: int = 1000, crop: str = "random") -> None:
+    def __init__(
+        self, backbone: Backbone, permutations: int = 1000, crop: str = "random", tile: int | None = None
+    ) -> None:
         super().__init__(backbone)
         if crop not in CROPS:
             raise did_you_mean("crop", crop, list(CROPS))
         if not (isinstance(permutations, int) and 2 <= permutations <= MOST):
             raise BenchError(f"jigsaw cannot use {permutations!r} permutations", mend=f"choose 2 to {MOST:,}")
         self.crop, self.chance = crop, 1 / permutations
-        self.tile = tile_side(backbone)
-        self.cell = transforms.short_side(backbone.input_side) // 3
+        self.tile = tile_side(backbone, tile)
+        self.short = transforms.short_side(backbone.input_side) if tile is None else 4 * tile
+        self.cell = self.short // 3
         self.shift = max(1, round(self.tile * 2 / 64))
         self.register_buffer("permutations", torch.from_numpy(far_apart(permutations)))
         self.tower = Tower(backbone, self.tile, units=1024)
@@ -104,7 +109,7 @@ class Jigsaw(PretextTask):
         """uint8 (3, S, S), three cells a side: short side to 256/255 of S, random crop; or a random resized one."""
         if self.crop == "resized":
             return transforms.random_resized_crop(sample.image, 3 * self.cell, generator, AREA)
-        image = transforms.resize_short(sample.image, transforms.short_side(self.backbone.input_side))
+        image = transforms.resize_short(sample.image, self.short)
         return transforms.random_crop(image, 3 * self.cell, generator)
 
     def tiles(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -51,6 +51,8 @@ def test_sizes_at_the_papers_scale_and_at_the_small_ones():
         (16, 8, 1, 66),
         (8, 4, 1, 34),
     ]
+    stated = ContextPrediction(build("alexnet-smoke", input_side=56), patch=64)
+    assert (stated.patch, stated.step - stated.patch, stated.jitter, stated.side) == (64, 32, 5, 266)
 
 
 @pytest.mark.parametrize("backbone", ["alexnet-smoke", "alexnet-mini"])

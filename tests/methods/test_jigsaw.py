@@ -29,6 +29,18 @@ def test_sizes_at_the_papers_scale_and_at_the_small_ones():
     paper = _sides(224)
     assert (3 * paper.cell, paper.cell, paper.tile, paper.shift) == (255, 85, 64, 2)
     assert [(t.cell, t.tile, t.shift) for t in (_sides(56), _sides(28))] == [(21, 16, 1), (10, 8, 1)]
+    stated = Jigsaw(build("alexnet-smoke", input_side=56), permutations=2, tile=64)
+    assert (stated.cell, stated.tile, stated.shift) == (85, 64, 2)
+    assert (
+        stated.view(Sample(torch.zeros(3, 64, 80, dtype=torch.uint8), 0), np.random.default_rng(0)).shape[1:]
+        == (255,) * 2
+    )
+
+
+@pytest.mark.parametrize("tile", [7, 16.0])
+def test_tiles_that_leave_nothing_are_refused(tile):
+    with pytest.raises(BenchError, match=f"tiles cannot be {tile} pixels wide: choose 8 or more"):
+        _task(tile=tile)
 
 
 @pytest.mark.parametrize("input_side", [28, 56, 112, 224, 227])
