@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -66,3 +67,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_example_of_a_result_is_one() -> None:
     (example,) = blocks(ROOT / "docs" / "formats.md", "json")
     Result.model_validate(json.loads(example))
+
+
+def test_the_results_in_the_documents_are_those_that_are_committed() -> None:
+    report = runpy.run_path(str(ROOT / "docs" / "reproduction" / "report.py"))
+    for document in report["DOCUMENTS"]:
+        text = document.read_text(encoding="utf-8")
+        assert report["filled"](text) == text, f"{document.name}: run docs/reproduction/report.py"

@@ -1,0 +1,67 @@
+"""Writes the results that are committed into the documents: what stands between two marks is never typed.
+
+    .venv/bin/python docs/reproduction/report.py
+
+In README.md and docs/reproduction.md, ``<!-- mini:NAME -->`` ... ``<!-- /mini:NAME -->`` holds the drawing NAME.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.files import atomic
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")
+MARKED = re.compile(r"(<!-- mini:(\S+) -->\n).*?(<!-- /mini:\2 -->)", re.DOTALL)
+
+
+def table(name: str, *options: str) -> str:
+    """What ``bench table`` draws from tables/results alone."""
+    with tempfile.TemporaryDirectory() as empty:
+        command = [str(Path(sys.executable).parent / "bench"), "table", name, "--suite", "mini", "--format", "markdown"]
+        done = subprocess.run([*command, "--runs", empty, *options], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout
+
+
+def measured(name: str) -> str:
+    """The block of measured numbers, under its heading."""
+    _, heading, rest = table(name).partition("**Measured at")
+    return heading + "\n\n".join(rest.split("\n\n")[:2]) + "\n"
+
+
+def whole(name: str) -> str:
+    """All blocks and notes, without the title and the caption."""
+    _, heading, rest = table(name).partition("**Measured at")
+    return heading + rest
+
+
+DRAWINGS: dict[str, Callable[[], str]] = {
+    "imagenet-linear": lambda: measured("imagenet-linear"),
+    "imagenet-linear-whole": lambda: whole("imagenet-linear"),
+    "against-baseline": lambda: table("imagenet-linear", "--against-baseline"),
+}
+
+
+def filled(text: str) -> str:
+    """A document with every drawing anew."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{DRAWINGS[found[2]]().strip()}\n\n{found[3]}", text)
+
+
+def main() -> None:
+    """Write the documents."""
+    for document in DOCUMENTS:
+        text = filled(document.read_text(encoding="utf-8"))
+        with atomic(document, "w") as out:
+            out.write(text)
+
+
+if __name__ == "__main__":
+    main()
