@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ def fabric(precision: str | None = None) -> Fabric:
     system's variables alone start no further processes. ``precision`` is ``bf16`` (mixed) or ``fp32``; None: bf16
     where a GPU has it, fp32 on a CPU, of which few compute bf16 faster. Kernels are deterministic.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision of every run
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
