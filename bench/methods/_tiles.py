@@ -9,6 +9,8 @@ from bench.backbones.base import Backbone
 from bench.backbones.preprocess import IMAGENET
 from bench.errors import BenchError
 
+CHROMATIC = ("grey", "none")
+"""What is done against chromatic aberration: what the paper does, or nothing, where images are too small to show it."""
 SMALLEST = 8
 """The side of a tile, in pixels, that the trunks' strides leave something of."""
 

@@ -21,7 +21,8 @@ chromatic aberration, which differs between tiles and the whole, tells nothing.
 
 Pretext metric: ``accuracy``, the share of triples with |phi(D x) - sum|^2 < |phi(D y) - sum|^2; guessing gives 0.5.
 
-Options: ``margin``, M, 10.
+Options: ``margin``, M, 10; ``chromatic``: ``grey``, as above, or ``none``, where images are too small to show any
+aberration: nothing turns grey.
 
 Deviations from the paper:
 - Tiles of 112 pixels, half of the backbone's crop, in place of 114.
@@ -43,8 +44,8 @@ from torch import Tensor, nn
 
 from bench.data import patches, transforms
 from bench.data.resampling import KERNELS, matrix
-from bench.errors import BenchError
-from bench.methods._tiles import Tower, fully_connected
+from bench.errors import BenchError, did_you_mean
+from bench.methods._tiles import CHROMATIC, Tower, fully_connected
 from bench.methods.base import SGD, Backbone, Batch, Loss, MultiStep, PretextTask, Recipe, Step
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ NEAREST = 4
 
 
 class Counting(PretextTask):
-    """Options: ``margin``, how far apart the counts of different images are pushed (squared distance)."""
+    """Options: ``margin``, how far apart the counts of different images are pushed (squared distance);
+    ``chromatic``, ``grey`` or ``none``."""
 
     title, citation, version = "Counting", "noroozi2017representation", 1
     needs = {"image"}
@@ -82,11 +84,13 @@ class Counting(PretextTask):
     )  # fmt: skip
     filters: Tensor
 
-    def __init__(self, backbone: Backbone, margin: float = 10.0) -> None:
+    def __init__(self, backbone: Backbone, margin: float = 10.0, chromatic: str = "grey") -> None:
         super().__init__(backbone)
+        if chromatic not in CHROMATIC:
+            raise did_you_mean("chromatic", chromatic, list(CHROMATIC))
         if not (isinstance(margin, int | float) and 0 < margin < float("inf")):
             raise BenchError(f"counting cannot use a margin of {margin!r}", mend="choose one above 0, such as 10")
-        self.margin, self.chance = margin, 0.5
+        self.margin, self.chromatic, self.chance = margin, chromatic, 0.5
         self.tile = backbone.input_side // 2
         filters = torch.stack([matrix(2 * self.tile, self.tile, kernel) for kernel in KERNELS])
         self.register_buffer("filters", filters, persistent=False)
@@ -117,6 +121,8 @@ class Counting(PretextTask):
         """uint8 (B, 3, 2t, 2t) -> D x and the four T_j x, (B, 5, 3, t, t) in [0, 1], some of them grey."""
         x = images / 255
         shown = torch.cat([self.shrink(x, generator)[:, None], self.tiles(x)], 1)
+        if self.chromatic == "none":
+            return shown
         draw = torch.rand(*shown.shape[:2], 1, 1, 1, generator=generator, device=shown.device)
         return torch.where(draw < 0.67, patches.grey(shown), shown)
 

@@ -21,8 +21,9 @@ Options: ``permutations``, n, 1,000; the authors published sets of 100 and 701 t
 ``resized``, for images hardly larger than the crop. Such images are not shrunk, so the 8 x 8 blocks of their JPEG
 files survive, and as tiles move by less than a block, where the blocks' edges lie tells the cell. Photographs of
 several hundred pixels are shrunk by factors of their own, to blocks much smaller than a gap. A rectangle of random
-area and shape, enlarged to the crop, moves and scales the blocks of small ones likewise. ``tile``: the side of a tile;
-all lengths go with it.
+area and shape, enlarged to the crop, moves and scales the blocks of small ones likewise. ``tile``: the side of a
+tile; all lengths go with it. ``chromatic``: ``grey``, as above; ``none``, where images are too small to show any
+aberration: no channel is shifted and none discoloured.
 
 Pretext metric: ``accuracy``, the share of puzzles told right, one puzzle an image; chance is 1 / n.
 
@@ -52,7 +53,7 @@ from bench.backbones.preprocess import IMAGENET
 from bench.data import patches, transforms
 from bench.errors import BenchError, did_you_mean
 from bench.methods._permutations import TILES, far_apart
-from bench.methods._tiles import Tower, around_mean, fully_connected, tile_side, to_bytes
+from bench.methods._tiles import CHROMATIC, Tower, around_mean, fully_connected, tile_side, to_bytes
 from bench.methods.base import SGD, Backbone, Batch, Loss, MultiStep, PretextTask, Recipe, Step
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ MOST = 10_000
 
 class Jigsaw(PretextTask):
     """Options: ``permutations``, how many there are to tell apart, 2 to 10,000; ``crop``, ``random`` or ``resized``;
-    ``tile``, a tile's side in pixels, 8 or more."""
+    ``tile``, a tile's side in pixels, 8 or more; ``chromatic``, ``grey`` or ``none``."""
 
     title, citation, version = "Jigsaw", "noroozi2016unsupervised", 1
     needs = {"image"}
@@ -86,18 +87,24 @@ class Jigsaw(PretextTask):
     permutations: Tensor
 
     def __init__(
-        self, backbone: Backbone, permutations: int = 1000, crop: str = "random", tile: int | None = None
+        self,
+        backbone: Backbone,
+        permutations: int = 1000,
+        crop: str = "random",
+        tile: int | None = None,
+        chromatic: str = "grey",
     ) -> None:
         super().__init__(backbone)
-        if crop not in CROPS:
-            raise did_you_mean("crop", crop, list(CROPS))
+        for name, value, known in (("crop", crop, CROPS), ("chromatic", chromatic, CHROMATIC)):
+            if value not in known:
+                raise did_you_mean(name, value, list(known))
         if not (isinstance(permutations, int) and 2 <= permutations <= MOST):
             raise BenchError(f"jigsaw cannot use {permutations!r} permutations", mend=f"choose 2 to {MOST:,}")
-        self.crop, self.chance = crop, 1 / permutations
+        self.crop, self.chromatic, self.chance = crop, chromatic, 1 / permutations
         self.tile = tile_side(backbone, tile)
         self.short = transforms.short_side(backbone.input_side) if tile is None else 4 * tile
         self.cell = self.short // 3
-        self.shift = max(1, round(self.tile * 2 / 64))
+        self.shift = max(1, round(self.tile * 2 / 64)) if chromatic == "grey" else 0
         self.register_buffer("permutations", torch.from_numpy(far_apart(permutations)))
         self.tower = Tower(backbone, self.tile, units=1024)
         joined = TILES * self.tower.width
@@ -118,6 +125,8 @@ class Jigsaw(PretextTask):
         top, left = patches.grid(batch, 3, self.cell, self.cell - self.tile - self.shift, generator)
         shift = torch.randint(self.shift + 1, (2, batch, TILES, 3), generator=generator, device=images.device)
         tiles = patches.cut(images, top[..., None] + shift[0], left[..., None] + shift[1], self.tile) / 255
+        if self.chromatic == "none":
+            return tiles
         draw = torch.rand(batch, 1, 1, 1, 1, generator=generator, device=images.device)
         tiles = torch.where(draw < 0.75, patches.project(tiles), tiles)
         return torch.where(draw < 0.5, patches.grey(tiles), tiles)

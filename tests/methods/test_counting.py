@@ -140,6 +140,18 @@ def test_images_are_shrunk_by_different_filters_each_as_pillow_does():
     assert set(error.argmin(1).tolist()) == set(range(len(KERNELS)))
 
 
+def test_without_aberration_nothing_is_grey():
+    images = torch.randint(256, (40, 3, 28, 28), dtype=torch.uint8, generator=_generator())
+    task = _task(chromatic="none")
+    torch.testing.assert_close(task.inputs(images, _generator())[:, 1:], task.tiles(images / 255))
+
+
+@pytest.mark.parametrize("method", ["counting", "jigsaw"])
+def test_an_unknown_remedy_against_aberration_is_refused(method):
+    with pytest.raises(BenchError, match="chromatic"):
+        make(method, "alexnet-smoke", {"chromatic": "project"}, seed=0)
+
+
 def test_two_thirds_are_grey_each_input_on_its_own():
     task = _task()
     images = torch.randint(256, (400, 3, 28, 28), dtype=torch.uint8, generator=_generator())

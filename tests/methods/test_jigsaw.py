@@ -69,6 +69,15 @@ def test_half_of_the_images_are_grey_and_half_of_the_others_projected():
     torch.testing.assert_close(plain * 255, (plain * 255).round(), atol=1e-3, rtol=0)
 
 
+def test_without_aberration_tiles_are_the_images_own_pixels():
+    places = torch.arange(900).view(1, 1, 30, 30)
+    images = torch.cat([places % 251, places % 241, places % 239], 1).byte()
+    seen = set(zip(*(channel.flatten().tolist() for channel in images[0]), strict=True))
+    tiles = (_task(chromatic="none").tiles(images.expand(20, -1, -1, -1), _generator()) * 255).round().byte()
+    assert set(zip(*(tiles[:, :, k].flatten().tolist() for k in range(3)), strict=True)) <= seen
+    assert _task(chromatic="none").tiles(images, _generator()).shape[-1] == 8
+
+
 def test_each_channel_of_each_tile_is_shifted_on_its_own():
     texture = torch.randint(256, (400, 1, 30, 30), dtype=torch.uint8, generator=_generator()).expand(-1, 3, -1, -1)
     tiles = _task().tiles(texture, _generator())
