@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from toy_house import PROTOCOL, forget, method
 
-from bench import identity, registry
+from bench import identity, registry, results
 from bench import suite as suites
 from bench.files import canonical
 from bench.launch.state import COLUMNS as STATES
@@ -19,7 +19,7 @@ from bench.results import sha256
 
 @pytest.fixture
 def house(tmp_path, monkeypatch):
-    """The folder of a registry that holds five methods, the backbone ``toy`` and one protocol."""
+    """The folder of a registry that holds five methods, the backbone ``toy`` and one protocol; nothing is published."""
     for kind in ("methods", "backbones", "protocols"):
         (tmp_path / kind).mkdir()
     methods = tmp_path / "methods"
@@ -40,6 +40,7 @@ def house(tmp_path, monkeypatch):
     )
     (tmp_path / "protocols" / "imagenet_linear.toml").write_text(PROTOCOL, encoding="utf-8")
     monkeypatch.setattr(registry, "_HERE", tmp_path)
+    monkeypatch.setattr(results, "declared", lambda name: tmp_path / name)
     forget()
     yield tmp_path
     monkeypatch.undo()

@@ -67,8 +67,9 @@ def pages(out):
 
 def test_without_any_result_every_page_is_there_and_torch_is_not_imported(tmp_path):
     code = """
-import sys
-from bench import cli
+import pathlib, sys
+from bench import cli, results
+results.declared = lambda name: pathlib.Path(sys.argv[-1])  # nothing is published
 try:
     cli.main()
 except SystemExit as done:
