@@ -10,6 +10,7 @@ that falls within a few pixels and is up again at 8, a block's side, comes from 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,40 +19,28 @@ import torch.nn.functional as F
 
 from bench.data.base import Dataset
 from bench.data.catalog import open_dataset
-from bench.data.loader import Loader
 from bench.methods.base import make
 from bench.methods.jigsaw import CROPS, Jigsaw
+from bench.runfolder import RunFolder
 from bench.suite import load
-from bench.training import optim
-from bench.training.device import derive
-from bench.training.task import Step
+from bench.training.device import fabric
+from bench.training.loop import Execution, train
 
 SEED = 100
 
 
-def trained(crop: str, images: Dataset, epochs: int) -> Jigsaw:
-    """The task at the recipe of ``mini``, but for the epochs."""
+def trained(crop: str, images: Dataset, epochs: int, runs: Path) -> Jigsaw:
+    """The task as ``mini`` first had it, with tiles of the images' own scale and the paper's discolouring."""
     suite = load("mini")
-    task = make("jigsaw", "alexnet-mini", suite.options("jigsaw", {"crop": crop}), seed=SEED)
+    options = suite.options("jigsaw", {"crop": crop, "tile": 16, "chromatic": "grey"})
+    task = make("jigsaw", "alexnet-mini", options, seed=SEED)
     assert isinstance(task, Jigsaw)
     recipe = suite.recipe("jigsaw", Jigsaw.recipe).scaled(epochs=epochs)
-    spec = recipe.optimisers()["main"]
-    optimiser = optim.build(spec, task.parameters())
-    generator, done = torch.Generator(), 0
-    task.to(memory_format=torch.channels_last).train()
-    with Loader(images, task.view, seed=SEED, batch=recipe.batch, workers=0) as loader:
-        of = epochs * loader.updates_per_epoch
-        for epoch in range(epochs):
-            order = torch.randperm(len(images), generator=generator.manual_seed(derive(SEED, "order", epoch)))
-            for batch in loader.epoch(epoch, order):
-                generator.manual_seed(derive(SEED, "update", done))
-                with torch.autocast("cpu", torch.bfloat16):
-                    ((_, loss),) = task.losses(batch, Step(epoch, done, of), generator)
-                optimiser.zero_grad()
-                loss.total.backward()
-                optimiser.param_groups[0]["lr"] = optim.rate(spec, done / of)
-                optimiser.step()
-                done += 1
+    made, how = fabric(recipe.precision), Execution(workers=0)
+    named = {"kind": "pretrain", "method": f"jigsaw-{crop}", "backbone": "alexnet-mini", "suite": "mini", "seed": SEED}
+    attempt = RunFolder.create(runs, named).take("script")
+    train(task, images, recipe, seed=SEED, fabric=made, attempt=attempt, how=how)
+    attempt.end("DONE")
     return task.eval()
 
 
@@ -77,7 +66,8 @@ def main() -> None:
     shown = torch.stack([others[int(i)].image for i in np.linspace(0, len(others) - 1, 2500)])
     print("crop     ", *(f"{moved:>5}" for moved in range(17)))
     for crop in CROPS:
-        task = trained(crop, images, arguments.epochs)
+        with tempfile.TemporaryDirectory() as runs:
+            task = trained(crop, images, arguments.epochs, Path(runs))
         print(f"{crop:9}", *(f"{accuracy(task, shown, moved):5.2f}" for moved in range(17)), flush=True)
 
 
