@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bench import registry
+from bench import arguments, registry
 from bench.backbones.preprocess import Preprocess
 from bench.errors import BenchError, did_you_mean
 
@@ -124,10 +123,7 @@ def build(key: str, **overrides: Any) -> Backbone:
         BenchError: unknown key or argument, or a value that the backbone refuses.
     """
     cls: type[Backbone] = registry.entry("backbones", key).load()
-    arguments = list(inspect.signature(cls).parameters)
-    for name in overrides:
-        if name not in arguments:
-            raise did_you_mean(f"argument of {key}", name, arguments)
+    arguments.check(overrides, cls, f"argument of {key}")
     made = cls(**{**cls.variants.get(key, {}), **overrides})
     made.config = {"backbone": key, "overrides": overrides}
     return made

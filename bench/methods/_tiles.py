@@ -26,7 +26,7 @@ def tile_side(backbone: Backbone, stated: int | None) -> int:
     """
     if stated is None:
         return round(backbone.input_side * 64 / 224)
-    if not (isinstance(stated, int) and stated >= SMALLEST):
+    if stated < SMALLEST:
         raise BenchError(f"tiles cannot be {stated!r} pixels wide", mend=f"choose {SMALLEST} or more")
     return stated
 

@@ -6,15 +6,13 @@ are literals: lists, plans and tables read them without importing the module.
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from bench import registry
+from bench import arguments, registry
 from bench.backbones.base import Backbone, build
-from bench.errors import did_you_mean
 from bench.training.device import derive
 from bench.training.recipe import SGD, Adam, Constant, Cosine, Exponential, MultiStep, Poly, Recipe, RMSProp, Table
 from bench.training.task import Batch, Loss, Step, Task
@@ -108,13 +106,11 @@ def make(method: str, backbone: str, options: dict[str, Any], *, seed: int) -> P
     """The task of that method on a fresh backbone, all weights drawn from the seed.
 
     Raises:
-        BenchError: unknown method, backbone or option, or the method does not run on such a backbone.
+        BenchError: unknown method, backbone or option, an option of another type than the method states, or the method
+            does not run on such a backbone.
     """
     cls = registry.entry("methods", method).load()
     registry.refuse_misfit(method, backbone)
-    known = list(inspect.signature(cls).parameters)[1:]
-    for name in options:
-        if name not in known:
-            raise did_you_mean(f"option of {method}", name, known)
+    arguments.check(options, cls, f"option of {method}", after=1)
     torch.manual_seed(derive(seed, "weights"))
     return cls(build(backbone), **options)

@@ -97,7 +97,7 @@ class BiGAN(PretextTask):
 
     def __init__(self, backbone: Backbone, noise: int = 200) -> None:
         super().__init__(twin(backbone, lrn="none", leak=LEAK))
-        if not (isinstance(noise, int) and noise >= 1):
+        if noise < 1:
             raise BenchError(f"codes of bigan cannot have {noise!r} dimensions", mend="choose at least 1")
         self.noise, self.side = noise, min(SIDE, backbone.input_side)
         doublings = max(1, round(math.log2(self.side / 7)))

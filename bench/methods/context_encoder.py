@@ -100,7 +100,7 @@ class ContextEncoder(PretextTask):
         super().__init__(backbone)
         if mask not in MASKS:
             raise did_you_mean("mask of context-encoder", mask, list(MASKS))
-        if not (isinstance(adversarial, int | float) and 0 <= adversarial < 1):
+        if not 0 <= adversarial < 1:
             raise BenchError(
                 f"the adversarial loss of context-encoder cannot weigh {adversarial!r}",
                 mend="choose 0 for none, or a weight below 1, such as 0.001",

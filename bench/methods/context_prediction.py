@@ -59,7 +59,7 @@ from torch import Tensor, nn
 
 from bench.data import patches, transforms
 from bench.data.resampling import matrix
-from bench.errors import BenchError
+from bench.errors import did_you_mean
 from bench.methods._tiles import Tower, around_mean, tile_side, to_bytes
 from bench.methods.base import SGD, Backbone, Batch, Constant, Loss, PretextTask, Recipe, Step
 
@@ -108,7 +108,7 @@ class ContextPrediction(PretextTask):
     def __init__(self, backbone: Backbone, chromatic: str = "drop", patch: int | None = None) -> None:
         super().__init__(backbone)
         if chromatic not in CHROMATIC:
-            raise BenchError(f"context-prediction knows no chromatic {chromatic!r}", mend=f"choose of {CHROMATIC}")
+            raise did_you_mean("chromatic", chromatic, list(CHROMATIC))
         self.chromatic, self.chance = chromatic, 1 / len(POSITIONS)
         self.patch = tile_side(backbone, patch)
         self.step = self.patch + self.patch // 2

@@ -88,7 +88,7 @@ class Counting(PretextTask):
         super().__init__(backbone)
         if chromatic not in CHROMATIC:
             raise did_you_mean("chromatic", chromatic, list(CHROMATIC))
-        if not (isinstance(margin, int | float) and 0 < margin < float("inf")):
+        if not 0 < margin < float("inf"):
             raise BenchError(f"counting cannot use a margin of {margin!r}", mend="choose one above 0, such as 10")
         self.margin, self.chromatic, self.chance = margin, chromatic, 0.5
         self.tile = backbone.input_side // 2

@@ -105,7 +105,7 @@ class DeepCluster(PretextTask):
 
     def __init__(self, backbone: Backbone, clusters: int | None = None) -> None:
         super().__init__(_sobel.on_edges(backbone))
-        if clusters is not None and not (isinstance(clusters, int) and clusters >= 2):
+        if clusters is not None and clusters < 2:
             raise BenchError(f"deepcluster cannot make {clusters!r} clusters", mend="choose a whole number from 2 on")
         self.clusters = clusters
         self.top = Top(self.backbone, dropout=0.5)

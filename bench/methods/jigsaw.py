@@ -98,7 +98,7 @@ class Jigsaw(PretextTask):
         for name, value, known in (("crop", crop, CROPS), ("chromatic", chromatic, CHROMATIC)):
             if value not in known:
                 raise did_you_mean(name, value, list(known))
-        if not (isinstance(permutations, int) and 2 <= permutations <= MOST):
+        if not 2 <= permutations <= MOST:
             raise BenchError(f"jigsaw cannot use {permutations!r} permutations", mend=f"choose 2 to {MOST:,}")
         self.crop, self.chromatic, self.chance = crop, chromatic, 1 / permutations
         self.tile = tile_side(backbone, tile)

@@ -107,7 +107,7 @@ class MultiTask(PretextTask):
                 raise did_you_mean("task of multi-task", name, list(TASKS))
         if not tasks or len(set(tasks)) < len(tasks):
             raise BenchError("multi-task trains each of one or more tasks once", mend=f"choose of {', '.join(TASKS)}")
-        if not (isinstance(lasso, int | float) and 0 <= lasso < math.inf):
+        if not 0 <= lasso < math.inf:
             raise BenchError(f"the lasso of multi-task cannot weigh {lasso!r}", mend="choose 0 for none, or more")
         self.tasks = nn.ModuleDict({name: TASKS[name](Mixture(backbone, lasso)) for name in tasks})
 

@@ -94,7 +94,7 @@ class NoiseAsTargets(PretextTask):
     def __init__(self, backbone: Backbone, dim: int | None = None, period: int = 3) -> None:
         super().__init__(_sobel.on_edges(backbone))
         for name, value, least in (("dim", dim, 2), ("period", period, 1)):
-            if value is not None and not (isinstance(value, int) and value >= least):
+            if value is not None and value < least:
                 raise BenchError(f"nat cannot use {name} {value!r}", mend=f"choose a whole number from {least} on")
         self.period = period
         self.top = Top(self.backbone, dropout=0.5)

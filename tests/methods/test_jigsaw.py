@@ -37,10 +37,9 @@ def test_sizes_at_the_papers_scale_and_at_the_small_ones():
     )
 
 
-@pytest.mark.parametrize("tile", [7, 16.0])
-def test_tiles_that_leave_nothing_are_refused(tile):
-    with pytest.raises(BenchError, match=f"tiles cannot be {tile} pixels wide: choose 8 or more"):
-        _task(tile=tile)
+def test_tiles_that_leave_nothing_are_refused():
+    with pytest.raises(BenchError, match="tiles cannot be 7 pixels wide: choose 8 or more"):
+        _task(tile=7)
 
 
 @pytest.mark.parametrize("input_side", [28, 56, 112, 224, 227])
