@@ -57,3 +57,16 @@ def test_a_point_that_cannot_be_trained_is_told_and_left_out(tune):
     assert done.returncode == 1
     assert "rotation knows no rotations 3" in done.stderr
     assert [line["method"] for line in lines] == ["rotation", "supervised"]
+
+
+def test_a_study_can_probe_every_point(tune):
+    lines, done = tune(STUDY.replace("[points]", "probed = true\n[points]"))
+    assert done.returncode == 0, done.stderr
+    assert [(line["method"], line["metric"], float(line["chance"])) for line in lines] == [
+        ("rotation", "accuracy", 0.25),
+        ("rotation", "best held-out top1 of the probes", 5.0),
+        ("rotation", "accuracy", 0.5),
+        ("rotation", "best held-out top1 of the probes", 5.0),
+        ("supervised", "best held-out top1 of the probes", 5.0),
+    ]
+    assert all(0 <= float(line["value"]) <= 100 for line in lines)

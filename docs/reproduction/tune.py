@@ -4,8 +4,9 @@
 
 A study names a suite, a seed, a budget and points: settings of ``[methods.<method>]`` in place of the suite's. No point
 sees a test image or a label, but those of `supervised`, which is measured by the linear probe on the held-out slice of
-the training images. What was measured goes to the study's ``.csv``, a line a point. A point that is done is not done
-again, so a study that was stopped goes on, and one with more points does only those.
+the training images; a study with ``probed = true`` measures every point by that as well, to explain, not to choose.
+What was measured goes to the study's ``.csv``, a line a point and metric. A point that is done is not done again, so a
+study that was stopped goes on, and one with more points does only those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -45,45 +47,48 @@ def to_toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def measure(study: dict[str, Any], method: str, point: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """One point, trained where it was not yet: a line of the table."""
+def measure(
+    study: dict[str, Any], method: str, point: dict[str, Any], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """One point, trained where it was not yet: its lines of the table, none where it could not be trained."""
     suite = suite_of(study, method, point)
     text = "".join(f"{json.dumps(key)} = {to_toml(value)}\n" for key, value in suite.items())
     file = arguments.runs / "suites" / f"tune-{hashlib.sha256(text.encode()).hexdigest()[:8]}.toml"
     with atomic(file, "w") as out:
         out.write(text)
     supervised = method == "supervised"
+    probed = supervised or study.get("probed", False)
     command = [str(Path(sys.executable).parent / "bench"), "run", "--suite", str(file), "--method", method]
     command += ["--seed", str(study["seed"]), "--runs", str(arguments.runs), "--data", str(arguments.data)]
-    command += ["--workers", "0", *(["--protocol", "imagenet-linear"] if supervised else [])]
+    command += ["--workers", "0", *(["--protocol", "imagenet-linear"] if probed else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     where = f"{method} {json.dumps(point)}"
     if done.returncode:
         print(f"{where}:\n{done.stdout}", file=sys.stderr, flush=True)
-        return {}
+        return []
     (folder,) = arguments.runs.glob(f"pretrain-{method}-*-{file.stem}-s{study['seed']}-*")
     card = read_json(folder / "card.json")
-    found, epochs = card["pretext"], card["pretraining"]["recipe"]["epochs"]
-    if supervised:
+    found = [] if supervised else [card["pretext"]]
+    if probed:
         (folder,) = arguments.runs.glob(f"evaluate-{method}-*-{file.stem}-s{study['seed']}-*")
-        heldout = read_json(folder / "result.json")["selection"]["heldout"]
-        best = max(max(stage["top1"].values()) for stage in heldout.values())
-        found = {"metric": "best held-out top1 of the probes", "value": best, "chance": 100 * found["chance"]}
-    line = {
+        result = read_json(folder / "result.json")
+        best = max(max(stage["top1"].values()) for stage in result["selection"]["heldout"].values())
+        chance = result["columns"]["top1@conv1"]["chance"]
+        found.append({"metric": "best held-out top1 of the probes", "value": best, "chance": chance})
+    same = {
         "method": method,
         "version": card["versions"]["method"],
         "settings": json.dumps(point),
-        "epochs": epochs,
+        "epochs": card["pretraining"]["recipe"]["epochs"],
         "images": card["data"]["train"]["n"],
         "seed": study["seed"],
-        "metric": found["metric"],
-        "value": round(found["value"], 4),
-        "chance": round(found["chance"], 4),
         "seconds": card["cost"]["seconds"],
     }
-    print(where, line["metric"], line["value"], f"{line['seconds']} s", flush=True)
-    return line
+    measured = {one["metric"]: {"value": round(one["value"], 4), "chance": round(one["chance"], 4)} for one in found}
+    for metric, values in measured.items():
+        print(where, metric, values["value"], f"{same['seconds']} s", flush=True)
+    return [{**same, "metric": metric, **values} for metric, values in measured.items()]
 
 
 def main() -> None:
@@ -101,7 +106,7 @@ def main() -> None:
     with atomic(arguments.study.with_suffix(".csv"), "w") as out:
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(line for line in lines if line)
+        writer.writerows(itertools.chain(*lines))
     sys.exit(not all(lines))
 
 
