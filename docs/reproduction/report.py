@@ -47,6 +47,9 @@ DRAWINGS: dict[str, Callable[[], str]] = {
     "imagenet-linear": lambda: measured("imagenet-linear"),
     "imagenet-linear-whole": lambda: whole("imagenet-linear"),
     "against-baseline": lambda: table("imagenet-linear", "--against-baseline"),
+    "voc": lambda: measured("voc"),
+    "voc-whole": lambda: whole("voc"),
+    "voc-against-baseline": lambda: table("voc", "--against-baseline"),
 }
 
 
