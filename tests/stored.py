@@ -87,7 +87,7 @@ def write_pretraining(
         "seed": seed,
         "weights_sha256": f"{seed:064d}",
         "training": {"images": 4000, "curve": curve},
-        "pretext": {"metric": "accuracy", "chance": 0.25},
+        "pretext": {"metric": "accuracy", "value": 0.8125, "chance": 0.25, "n": 1000},
     }
     write_json(folder / "card.json", card | changes)
     write_json(folder / "spec.json", {"kind": "pretrain", "heldout": {"dataset": shows}})

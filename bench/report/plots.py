@@ -17,7 +17,9 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.transforms import Bbox
 
 INK = {
     "ink": "#1d2327",
@@ -187,8 +189,6 @@ def against(
                 if p.low is not None and p.high is not None:
                     axes.plot([p.x, p.x], [p.low, p.high], color=INK[key], linewidth=1, alpha=0.6)
             axes.plot([p.x for p in own], [p.y for p in own], mark, color=INK[key], label=_short(one, 22))
-            for p in own if named else []:
-                axes.annotate(_short(p.label, 24), (p.x, p.y), (5, 3), textcoords="offset points", fontsize=7.5)
         ends = (high, low) if ranks else (low, high)  # the first rank stands at the top right
         axes.set_xlim(*ends)
         axes.set_ylim(*ends)
@@ -197,7 +197,9 @@ def against(
         axes.set_title(_short(title, 60))
         if ranks:
             axes.locator_params(integer=True)
-        if not named:
+        if named:
+            _name_points(canvas, axes, points)
+        else:
             axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
 
     return _drawn(name, title, caption, (_WIDTH, 3.9), draw)
@@ -224,6 +226,32 @@ def training(name: str, title: str, caption: str, panels: tuple[Panel, ...]) -> 
             axes.locator_params(axis="y", nbins=5)
 
     return _drawn(name, title, caption, (_WIDTH, height), draw)
+
+
+def _name_points(canvas: Canvas, axes: Axes, points: tuple[Point, ...]) -> None:
+    """Write every point's label beside it, on the first side that is free of other labels and of points."""
+    renderer = FigureCanvasAgg(canvas).get_renderer()
+    places = axes.transData.transform([(p.x, p.y) for p in points])
+    taken: list[Bbox] = []
+    sides = [(5, 3), (5, -9), (-5, 3), (-5, -9)]
+    for p in points:
+        notes = [
+            axes.annotate(
+                _short(p.label, 24),
+                (p.x, p.y),
+                side,
+                textcoords="offset points",
+                fontsize=7.5,
+                horizontalalignment="left" if side[0] > 0 else "right",
+            )
+            for side in sides
+        ]
+        boxes = [note.get_window_extent(renderer) for note in notes]
+        free = [not box.count_overlaps(taken) and not box.count_contains(places) for box in boxes]
+        chosen = free.index(True) if True in free else 0
+        taken.append(boxes[chosen])
+        for note in notes[:chosen] + notes[chosen + 1 :]:
+            note.remove()
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, str, str, float]], edge: float, tall: float) -> None:

@@ -1,5 +1,6 @@
 """The site from an empty store, from measured numbers, and from hostile ones."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -160,6 +161,8 @@ def test_a_method_page_tells_all_of_its_numbers(demo):
         assert told in page.text or told in page.text.lower(), told
     digest = stored.result(suites.load("demo"), "rotation")["protocol"]["digest"]
     assert digest in page.text
+    assert "The pretext metric" in page.text
+    assert "0.812" in page.text
     assert len(page.all("img")) == 1
     assert (demo / "figures" / "rotation.demo.training-0.svg").is_file()
 
@@ -175,6 +178,30 @@ def test_what_is_published_of_a_pretraining_is_shown_once(tmp_path, monkeypatch)
         (one,) = pretraining.load(tmp_path / runs)["rotation"]
         assert pretraining.picture([one])
         assert one.card.seed == 0
+
+
+def test_every_loss_of_a_pretraining_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "root", lambda: tmp_path / "none")
+    curve = [{"epoch": i, "loss_generator": 1.0 + i, "loss_discriminator": 1.0 - i} for i in range(3)]
+    training, pretext = {"images": 300, "curve": curve}, {"metric": "explained", "value": -0.5, "chance": 0.0, "n": 10}
+    stored.write_pretraining(tmp_path, suites.load("smoke"), "bigan", training=training, pretext=pretext)
+    done = pretraining.load(tmp_path)["bigan"]
+    (figure,) = pretraining.curves(registry.entry("methods", "bigan"), done)
+    assert [name in figure.svg for name in ("loss_generator", "loss_discriminator", "explained")] == [True, True, False]
+    ((card, metric),) = pretraining.metrics(done)
+    assert (card.seed, metric.metric, metric.value) == (0, "explained", -0.5)
+
+
+def test_labels_of_near_points_do_not_overlap():
+    points = [plots.Point(f"a name of some length {i}", "all", 4 + i % 2, 4 + i // 2 / 4) for i in range(4)]
+    far = [plots.Point("far", "all", 1.0, 8.0), plots.Point("away", "all", 8.0, 1.0)]
+    figure = plots.against("points", "Ranks", "", ("x", "y"), (*points, *far), ranks=True)
+    found = re.findall(r'text-anchor: (\w+);[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>a name', figure.svg)
+    wide = 80.0  # a little less than such a label, in points
+    boxes = [(float(x) - wide * (anchor == "end"), float(y)) for anchor, x, y in found]
+    assert len(boxes) == 4
+    for (x, y), (other_x, other_y) in itertools.combinations(boxes, 2):
+        assert abs(x - other_x) > wide or abs(y - other_y) > 7.5
 
 
 def test_photographs_of_a_data_set_are_never_published(demo):

@@ -123,6 +123,7 @@ def _methods(store: Store, files: Files) -> None:
             recipe_heads=heads,
             recipe=rows,
             curves=curves,
+            metrics=pretraining.metrics(done),
             picture=pretraining.picture(done),
             measured=measured,
             commands=_commands(measured),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, FiniteFloat, JsonValue
 
 from bench import published, registry
 from bench.errors import BenchError, printable
@@ -31,7 +31,9 @@ class _Training(BaseModel):
 
 class _Pretext(BaseModel):
     metric: str
-    chance: float | None = None
+    value: FiniteFloat | None = None
+    chance: FiniteFloat | None = None
+    n: int | None = None
 
 
 class Card(BaseModel):
@@ -83,14 +85,15 @@ def _files(runs: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def curves(entry: registry.Entry, done: Iterable[Pretraining]) -> Iterator[plots.Figure]:
-    """One figure a suite and options: loss and pretext metric over epochs, a line a seed."""
+    """One figure a suite and options: losses and pretext metric over epochs, a line a seed."""
     groups: dict[tuple[str, str], list[Card]] = {}
     for card in (one.card for one in done):
         groups.setdefault((card.suite, canonical(card.options)), []).append(card)
     for number, ((suite, options), cards) in enumerate(sorted(groups.items())):
         metric, chance = (cards[0].pretext.metric, cards[0].pretext.chance) if cards[0].pretext else ("loss", None)
         panels = []
-        for key in dict.fromkeys(("loss", metric)):
+        losses = sorted({key for card in cards for one in card.training.curve for key in one if key.startswith("loss")})
+        for key in dict.fromkeys((*losses, metric)):
             drawn = tuple(curve for card in cards if len((curve := _over_epochs(card, key)).x) > 1)
             if drawn:
                 panels.append(plots.Panel(printable(key), drawn, chance if key == metric else None))
@@ -103,6 +106,12 @@ def curves(entry: registry.Entry, done: Iterable[Pretraining]) -> Iterator[plots
                 printable(f"Pretraining at suite {suite}{named}; seed{'s' if len(cards) > 1 else ''} {seeds}."),
                 tuple(panels),
             )
+
+
+def metrics(done: Iterable[Pretraining]) -> list[tuple[Card, _Pretext]]:
+    """The pretext metric that each left, by suite, options and seed: on images that it did not train on."""
+    left = [(one.card, one.card.pretext) for one in done if one.card.pretext and one.card.pretext.value is not None]
+    return sorted(left, key=lambda one: (one[0].suite, canonical(one[0].options), one[0].seed))
 
 
 def _over_epochs(card: Card, key: str) -> plots.Curve:
