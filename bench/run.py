@@ -75,8 +75,8 @@ class _Context:
         return catalog.open_dataset(named["dataset"], tuple(named["splits"]), **at, **named["options"])
 
     def seconds(self) -> float:
-        """Since the execution began."""
-        return round(time.monotonic() - self.started, 1)
+        """Since the execution began, and what earlier ones trained of what it went on from."""
+        return round(time.monotonic() - self.started + self.attempt.before, 1)
 
 
 def execute(folder: RunFolder, by: Executor, how: Execution) -> None:

@@ -270,6 +270,8 @@ class Attempt:
     folder: RunFolder
     number: int
     record: dict[str, Any]
+    before: float = 0.0
+    """Seconds of training in earlier attempts, up to the checkpoint that this one went on from."""
 
     def guard(self) -> None:
         """Raises Fenced: a newer attempt exists. Call before every write that counts."""

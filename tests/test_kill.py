@@ -53,6 +53,9 @@ def test_killed_at_ten_random_moments_the_table_is_bit_identical(undisturbed, tm
     assert not [p for p in tmp_path.glob("*/result.json") if not (p.parent / "evidence.npz").exists()]
     reproduce(tmp_path)
     assert _outcome(tmp_path) == _outcome(whole)
+    for file in (*tmp_path.glob("*/result.json"), *tmp_path.glob("*/card.json")):
+        made = json.loads(file.read_text())
+        assert made["cost"]["seconds"] >= made["training"].get("seconds", 0), "all attempts count"
     names = [p.name for p in (whole / "tables").iterdir()]
     assert len(names) == 5
     for name in names:

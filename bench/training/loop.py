@@ -168,6 +168,7 @@ class _Training:
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state["optimisers"][name])
             self.at = _Position(**state["at"])
+            self.attempt.before = self.at.seconds
             self.at.sums = {k: v.to(self.fabric.device) for k, v in self.at.sums.items()}
         self.saved_update = self.at.update if state is not None else -1
         if self.fabric.is_global_zero:

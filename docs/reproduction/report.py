@@ -13,11 +13,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
-from bench.files import atomic
+from bench import registry
+from bench.errors import printable
+from bench.files import atomic, read_json
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")
+RESULTS = ROOT / "tables" / "results" / "mini"
+LINEAR = "imagenet-linear.standard"
 MARKED = re.compile(r"(<!-- mini:(\S+) -->\n).*?(<!-- /mini:\2 -->)", re.DOTALL)
 
 
@@ -43,10 +48,34 @@ def whole(name: str) -> str:
     return heading + rest
 
 
+def training() -> str:
+    """A row a method: what its pretraining left on held-out images, and how long it and the linear classifiers took."""
+    heads = ("method", "pretext metric", "held-out", "chance", "epochs", "minutes")
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --: | --: | --: | --: |"]
+    for folder in sorted((RESULTS / "pretraining").iterdir()):
+        cards = [read_json(file) for file in sorted(folder.glob("card-s*.json"))]
+        if not cards[0]["pretext"]:
+            continue
+        probes = [read_json(file) for file in sorted((RESULTS / LINEAR / folder.name).glob("s*.json"))]
+        seconds = [one["training"]["seconds"] for one in cards], [one["cost"]["seconds"] for one in probes]
+        first = cards[0]["pretext"]
+        cells = [
+            printable(registry.entry("methods", cards[0]["method"]).title),
+            f"`{first['metric']}`",
+            ", ".join(f"{card['pretext']['value']:.3f}" for card in cards),
+            f"{first['chance']:.3f}",
+            f"{cards[0]['pretraining']['recipe']['epochs']}",
+            " + ".join(f"{mean(those) / 60:.0f}" for those in seconds),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "imagenet-linear": lambda: measured("imagenet-linear"),
     "imagenet-linear-whole": lambda: whole("imagenet-linear"),
     "against-baseline": lambda: table("imagenet-linear", "--against-baseline"),
+    "training": training,
     "voc": lambda: measured("voc"),
     "voc-whole": lambda: whole("voc"),
     "voc-against-baseline": lambda: table("voc", "--against-baseline"),
