@@ -99,8 +99,9 @@ def _how(found: Sequence[Comparison]) -> str:
         f" The family of {', '.join(map(markdown, family))} and all other rows are corrected apart." if family else ""
     )
     return (
-        "Each row less the stronger baseline, which the held-out slice chose, as it chose the best layers where it "
-        f"says so; one-sided p after Holm's correction over the rows of the column.{apart}"
+        "Each row less the stronger baseline: the better one on the held-out slice, which also chose the best layers; "
+        "where nothing is held out, the one that gives the larger p. One-sided p after Holm's correction over the rows "
+        f"of the column.{apart}"
     )
 
 
