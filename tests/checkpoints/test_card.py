@@ -159,7 +159,7 @@ def test_a_tensor_too_few_or_too_many_or_of_another_shape(folder):
         ({"backbone_version": 99}, "the card has version 99"),
         ({"stages": ["conv1"]}, r"the card has stages \['conv1'\]"),
         ({"overrides": {"norms": "none"}}, "did you mean norm"),
-        ({"overrides": {"widths": 7}}, "describes no backbone"),
+        ({"overrides": {"widths": 7}}, "argument of alexnet-smoke: widths cannot be 7"),
         ({"overrides": None}, "describes no backbone"),
         ({"preprocess": {"space": "rgbb"}}, "did you mean rgb"),
         ({"preprocess": {"space": "l"}}, "the card has input channels 1, alexnet-smoke has 3"),
