@@ -116,7 +116,8 @@ def test_as_markdown_and_json(compared, rows):
     _, _, first, rotation, zeta, _, how = baseline.render(found, "terminal").splitlines()
     assert re.fullmatch(r"\| stronger baseline +(\| +Random ){6}\|", first)
     assert re.fullmatch(r"\| Rotation +(\| \+8\.0 \(p < 0\.001\) ){5}\| \+12\.0 \(p < 0\.001\) \|", rotation)
-    assert "one-sided p after Holm's correction over the rows of the column" in how
+    assert "One-sided p after Holm's correction over the rows of the column" in how
+    assert "where nothing is held out, the one that gives the larger p" in how
     assert "Zeta <i>" in zeta
     assert r"Zeta \<i\>" in baseline.render(found, "markdown")
     assert json.loads(baseline.render(found, "json"))[0]["baseline"] == "Random"
