@@ -23,7 +23,7 @@ def check(arguments: Mapping[str, Any], of: type, kind: str, *, after: int = 0) 
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    known = dict([*inspect.signature(of).parameters.items()][after:])
+    known = dict(list(inspect.signature(of).parameters.items())[after:])
     for name, value in arguments.items():
         if name not in known:
             raise did_you_mean(kind, name, list(known))
