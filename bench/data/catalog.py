@@ -321,9 +321,7 @@ def _count_clips(folder: Path, split: str) -> int:
 def _open_scenes_voc(splits: tuple[str, ...], *, root: Path, cache: Path, **options: Any) -> Dataset:
     from bench.data.scenes_voc import ScenesVoc
 
-    for option in options:
-        if option not in ("size", "side"):
-            raise did_you_mean("option of scenes-voc", option, ["size", "side"])
+    _refuse_others("scenes-voc", options, ("size", "side"))
     if "size" not in options:
         raise BenchError("scenes-voc needs the option 'size'", mend="say how many images each split has, size = 100")
     return ScenesVoc(splits, **options, cache=cache / "scenes")
@@ -334,9 +332,7 @@ def _open_voc(name: str, year: str, splits: tuple[str, ...], *, root: Path, cach
     from bench.data.joined import Joined
     from bench.data.voc import Voc
 
-    for option in options:
-        if option not in ("lists", "also"):
-            raise did_you_mean(f"option of {name}", option, ["lists", "also"])
+    _refuse_others(name, options, ("lists", "also"))
     if also := options.pop("also", None):
         others = [key for key, known in _BUILT_IN.items() if known.layout.startswith("VOCdevkit") and key != name]
         if also not in others:

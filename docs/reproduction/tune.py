@@ -85,10 +85,13 @@ def measure(
         "seed": study["seed"],
         "seconds": card["cost"]["seconds"],
     }
-    measured = {one["metric"]: {"value": round(one["value"], 4), "chance": round(one["chance"], 4)} for one in found}
-    for metric, values in measured.items():
-        print(where, metric, values["value"], f"{same['seconds']} s", flush=True)
-    return [{**same, "metric": metric, **values} for metric, values in measured.items()]
+    lines = [
+        {**same, "metric": one["metric"], "value": round(one["value"], 4), "chance": round(one["chance"], 4)}
+        for one in found
+    ]
+    for line in lines:
+        print(where, line["metric"], line["value"], f"{line['seconds']} s", flush=True)
+    return lines
 
 
 def main() -> None:

@@ -270,9 +270,10 @@ def test_lrn_is_left_out_as_in_the_paper():
     assert not any(isinstance(m, nn.LocalResponseNorm) for m in task.export().modules())
 
 
-def test_codes_without_dimensions_are_refused():
-    with pytest.raises(BenchError, match="dimensions"):
-        make("bigan", "alexnet-smoke", {"noise": 0}, seed=0)
+@pytest.mark.parametrize(("noise", "says"), [(0, "dimensions"), ("many", "noise cannot be 'many'")])
+def test_codes_without_dimensions_are_refused(noise, says):
+    with pytest.raises(BenchError, match=says):
+        make("bigan", "alexnet-smoke", {"noise": noise}, seed=0)
 
 
 def test_it_runs_in_bfloat16():

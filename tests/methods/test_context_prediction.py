@@ -183,6 +183,7 @@ def test_views_are_quick():
     assert 500 / (time.process_time() - began) > 400
 
 
-def test_an_unknown_disguise_is_refused():
-    with pytest.raises(BenchError, match="drop"):
-        _task(chromatic="dorp")
+@pytest.mark.parametrize(("chromatic", "says"), [("dorp", "drop"), (3, "cannot be 3"), (None, "cannot be None")])
+def test_an_unknown_disguise_is_refused(chromatic, says):
+    with pytest.raises(BenchError, match=says):
+        _task(chromatic=chromatic)

@@ -164,9 +164,12 @@ def test_the_clustered_crop_is_the_central_one():
     assert crop[0, 0].float().mean() == pytest.approx(31.5, abs=0.6)
 
 
-def test_one_cluster_is_refused():
-    with pytest.raises(BenchError, match="choose a whole number"):
-        _task(clusters=1)
+@pytest.mark.parametrize(
+    ("clusters", "says"), [(1, "choose a whole number"), (2.5, "cannot be 2.5"), ("many", "cannot be 'many'")]
+)
+def test_bad_options(clusters, says):
+    with pytest.raises(BenchError, match=says):
+        _task(clusters=clusters)
 
 
 def test_more_clusters_than_images_are_refused():

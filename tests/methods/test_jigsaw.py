@@ -37,9 +37,12 @@ def test_sizes_at_the_papers_scale_and_at_the_small_ones():
     )
 
 
-def test_tiles_that_leave_nothing_are_refused():
-    with pytest.raises(BenchError, match="tiles cannot be 7 pixels wide: choose 8 or more"):
-        _task(tile=7)
+@pytest.mark.parametrize(
+    ("tile", "says"), [(7, "tiles cannot be 7 pixels wide: choose 8 or more"), (16.0, "tile cannot be 16.0")]
+)
+def test_tiles_that_leave_nothing_are_refused(tile, says):
+    with pytest.raises(BenchError, match=says):
+        _task(tile=tile)
 
 
 @pytest.mark.parametrize("input_side", [28, 56, 112, 224, 227])

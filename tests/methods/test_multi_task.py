@@ -218,6 +218,7 @@ def test_the_picture_has_three_columns_a_task():
         ({"tasks": ["exemplar", "exemplar"]}, "multi-task trains each of one or more tasks once"),
         ({"lasso": -0.1}, "the lasso of multi-task cannot weigh -0.1"),
         ({"lasso": math.nan}, "the lasso of multi-task cannot weigh nan"),
+        ({"lasso": "much"}, "lasso cannot be 'much'"),
     ],
 )
 def test_bad_options_are_one_line(options, line):

@@ -154,9 +154,16 @@ def test_the_export_sees_edges():
     assert task.export().preprocess(grey)[..., 1:-1, 1:-1].abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("options", [{"dim": 1}, {"period": 0}])
-def test_bad_options(options):
-    with pytest.raises(BenchError, match="choose a whole number"):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dim": 1}, "choose a whole number"),
+        ({"dim": 2.5}, "dim cannot be 2.5"),
+        ({"period": 0}, "choose a whole number"),
+    ],
+)
+def test_bad_options(options, says):
+    with pytest.raises(BenchError, match=says):
         _task(**options)
 
 

@@ -188,8 +188,8 @@ def test_every_loss_of_a_pretraining_is_drawn(tmp_path, monkeypatch):
     done = pretraining.load(tmp_path)["bigan"]
     (figure,) = pretraining.curves(registry.entry("methods", "bigan"), done)
     assert [name in figure.svg for name in ("loss_generator", "loss_discriminator", "explained")] == [True, True, False]
-    ((card, metric),) = pretraining.metrics(done)
-    assert (card.seed, metric.metric, metric.value) == (0, "explained", -0.5)
+    (card,) = pretraining.metrics(done)
+    assert (card.seed, card.pretext.metric, card.pretext.value) == (0, "explained", -0.5)
 
 
 def test_labels_of_near_points_do_not_overlap():

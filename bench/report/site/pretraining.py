@@ -108,10 +108,10 @@ def curves(entry: registry.Entry, done: Iterable[Pretraining]) -> Iterator[plots
             )
 
 
-def metrics(done: Iterable[Pretraining]) -> list[tuple[Card, _Pretext]]:
-    """The pretext metric that each left, by suite, options and seed: on images that it did not train on."""
-    left = [(one.card, one.card.pretext) for one in done if one.card.pretext and one.card.pretext.value is not None]
-    return sorted(left, key=lambda one: (one[0].suite, canonical(one[0].options), one[0].seed))
+def metrics(done: Iterable[Pretraining]) -> list[Card]:
+    """Those that left a pretext metric, measured on images that it did not train on, by suite, options and seed."""
+    left = [one.card for one in done if one.card.pretext and one.card.pretext.value is not None]
+    return sorted(left, key=lambda card: (card.suite, canonical(card.options), card.seed))
 
 
 def _over_epochs(card: Card, key: str) -> plots.Curve:
